@@ -1,0 +1,2 @@
+//! The `lastlayer` program.
+fn main() {}
