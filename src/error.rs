@@ -20,6 +20,28 @@ pub enum Error {
         source: io::Error,
     },
 
+    // Data sets.
+    /// A folder of pictures is not laid out as a data set.
+    #[error("`{}` {problem}", path.display())]
+    Dataset {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it, continuing the sentence.
+        problem: String,
+        /// What to do about it.
+        hint: String,
+    },
+
+    // The cache.
+    /// A file of the cache is not what it should be.
+    #[error("`{}` is damaged: {problem}", path.display())]
+    Damaged {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+
     /// An option's value, or a combination of options, makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -64,6 +86,8 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Dataset { hint, .. } => Some(hint.clone()),
+            Self::Damaged { .. } => Some("remove the file; `lastlayer extract` computes what is missing".to_owned()),
             Self::Interrupted => Some("what was finished is kept: run the same command again to go on".to_owned()),
             _ => None,
         }

@@ -1,0 +1,70 @@
+//! The list of segments that count, replaced as a whole after their data is safely on disk.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::codec::{self, Index, IndexEntry, Problem};
+use super::file;
+use super::key::SpaceId;
+use super::segment::Segment;
+use crate::error::{Error, Result};
+
+const MAGIC: &[u8; 8] = b"LLINDX01";
+const FORMAT: u32 = 1;
+pub(crate) const FILE_NAME: &str = "index";
+
+impl Index {
+    pub(crate) fn empty(space: SpaceId) -> Self {
+        Self {
+            format: FORMAT,
+            space: space.0,
+            generation: 0,
+            segments: Vec::new(),
+        }
+    }
+
+    /// Reads the index in `folder`; `Ok(Err(..))` says why the file there can't be used.
+    ///
+    /// A missing or damaged index loses nothing: segments describe themselves.
+    pub(crate) fn read(folder: &Path, space: SpaceId) -> Result<Result<Self, Problem>> {
+        let path = folder.join(FILE_NAME);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(Self::empty(space))),
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        Ok(codec::decode_document::<Self>(MAGIC, &bytes).and_then(|index| {
+            if index.format != FORMAT {
+                return Err(format!(
+                    "it has format {}, this program reads format {FORMAT}",
+                    index.format
+                ));
+            }
+            if index.space == space.0 {
+                Ok(index)
+            } else {
+                Err("it belongs to another feature space".to_owned())
+            }
+        }))
+    }
+
+    /// Replaces the index in `folder` by this one.
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        let bytes = codec::encode_document(MAGIC, self).expect("an index is far below the limit");
+        file::write_atomically(&folder.join(FILE_NAME), &[&bytes])
+    }
+
+    pub(crate) fn contains(&self, name: [u8; 16]) -> bool {
+        self.segments.iter().any(|entry| entry.name == name)
+    }
+}
+
+impl IndexEntry {
+    pub(crate) fn of(segment: &Segment) -> Self {
+        Self {
+            name: segment.name(),
+            rows: segment.len() as u64,
+            bytes: segment.file_bytes(),
+        }
+    }
+}

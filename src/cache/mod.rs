@@ -1,0 +1,24 @@
+//! Feature rows on disk: computed once, found again by what the picture and the feature space are.
+//!
+//! ```text
+//! CACHE/
+//!   spaces/<id>/space.json     what the numbers depend on, readable           (key.rs)
+//!               origin.json    where the backbone lay, for people and predict (store.rs)
+//!               index          the segments that count                        (index.rs)
+//!               <name>.seg     rows and their keys, immutable, checksummed    (segment.rs)
+//!               lock           held while the index is replaced               (lock.rs)
+//!   datasets/<id>              which picture had which content                (datasets.rs)
+//! ```
+//! The cache knows nothing of pictures, models or labels: a row is 4·dim bytes under a 36-byte key.
+
+mod codec;
+mod datasets;
+mod file;
+mod index;
+mod key;
+mod lock;
+mod segment;
+mod store;
+
+pub use key::{FeatureSpace, RowKey, SpaceId};
+pub use store::{Cache, Origin, Space};

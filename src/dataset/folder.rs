@@ -1,0 +1,332 @@
+//! Data sets as folders: `DIR/{train,val[,test]}/<class>/**` and `DIR/<class>/**`, as torchvision's `ImageFolder`
+//! takes them.
+//!
+//! The same extensions, the same order of classes and samples, symbolic links followed. Three differences, because
+//! they are what goes wrong in practice: hidden files and folders (`.DS_Store`, `._photo.jpg`, `.ipynb_checkpoints`)
+//! are no pictures and no classes; classes are named over all splits, so a missing folder in `val` shifts no index;
+//! and whatever is left out is counted.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use super::{Dataset, Ignored, Sample, Split, has_picture_extension};
+use crate::error::{Error, Result};
+
+const SPLIT_NAMES: [(&str, Split); 6] = [
+    ("train", Split::Train),
+    ("training", Split::Train),
+    ("val", Split::Val),
+    ("valid", Split::Val),
+    ("validation", Split::Val),
+    ("test", Split::Test),
+];
+
+impl Dataset {
+    /// Lists the pictures below `root`; reads no picture.
+    ///
+    /// # Errors
+    /// When the folder can't be listed, holds no class, a class without a picture in the training split, or a class
+    /// in another split that the training split lacks.
+    pub fn scan(root: &Path) -> Result<Self> {
+        let root = absolute(root)?;
+        if root.is_file() {
+            return Err(Error::Dataset {
+                path: root,
+                problem: "is a file, not a folder of pictures".to_owned(),
+                hint: "name the folder that holds one folder per class, or train/ and val/".to_owned(),
+            });
+        }
+        let mut scan = Scan {
+            root: &root,
+            ignored: Ignored::default(),
+            warnings: Vec::new(),
+        };
+        let top = scan.subfolders(&root)?;
+        let splits = split_folders(&root, &top, &mut scan)?;
+        let (classes, samples) = match splits {
+            Some(splits) => scan.split_layout(&splits)?,
+            None => scan.flat_layout(&top)?,
+        };
+        let Scan { ignored, warnings, .. } = scan;
+        Ok(Self {
+            root,
+            classes,
+            samples,
+            ignored,
+            warnings,
+        })
+    }
+}
+
+/// The path made absolute, with symbolic links resolved where it exists.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Ok(path) => Ok(path),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            std::path::absolute(path).map_err(Error::io("resolve", path))
+        }
+        Err(source) => Err(Error::io("open", path)(source)),
+    }
+}
+
+/// The split folders among `top`, or `None` for a flat data set.
+///
+/// A vehicle data set has a class called `train`: split folders are only what has folders below it, and `train` alone
+/// is one only when no other class stands beside it.
+fn split_folders(root: &Path, top: &[PathBuf], scan: &mut Scan<'_>) -> Result<Option<Vec<(Split, PathBuf)>>> {
+    let mut found: Vec<(Split, PathBuf)> = Vec::new();
+    let mut others = Vec::new();
+    for folder in top {
+        let name = folder.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        match SPLIT_NAMES.iter().find(|(known, _)| *known == name) {
+            Some((_, split)) if !scan.peek_subfolders(folder)?.is_empty() => found.push((*split, folder.clone())),
+            _ => others.push(name.to_owned()),
+        }
+    }
+    found.sort();
+    if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(Error::Dataset {
+            path: root.to_path_buf(),
+            problem: format!(
+                "has two folders for the {} split, `{}` and `{}`",
+                pair[0].0.name(),
+                file_name(&pair[0].1),
+                file_name(&pair[1].1)
+            ),
+            hint: "keep one of them".to_owned(),
+        });
+    }
+    let has_train = found.iter().any(|(split, _)| *split == Split::Train);
+    if !has_train || (found.len() == 1 && !others.is_empty()) {
+        return Ok(None);
+    }
+    for name in others {
+        scan.warnings
+            .push(format!("`{name}/` beside train/ is no split and is left out"));
+    }
+    Ok(Some(found))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().first() == Some(&b'.')
+}
+
+/// One walk over a data set's folder: what was left out and what is worth saying.
+struct Scan<'a> {
+    root: &'a Path,
+    ignored: Ignored,
+    warnings: Vec<String>,
+}
+
+impl Scan<'_> {
+    fn relative(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(self.root).unwrap_or(path).to_path_buf()
+    }
+
+    /// The visible folders in `folder`, sorted by name; other entries are counted as ignored.
+    fn subfolders(&mut self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut folders = Vec::new();
+        for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+            let path = entry.map_err(Error::io("list", folder))?.path();
+            let name = path.file_name().unwrap_or_default();
+            if is_hidden(name) {
+                self.ignored.hidden += 1;
+                self.ignored.note_example(self.relative(&path));
+            } else if path.is_dir() {
+                folders.push(path);
+            } else {
+                self.ignored.foreign += 1;
+                self.ignored.note_example(self.relative(&path));
+            }
+        }
+        folders.sort();
+        Ok(folders)
+    }
+
+    /// The visible folders in `folder`, counting nothing.
+    fn peek_subfolders(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut probe = Scan {
+            root: self.root,
+            ignored: Ignored::default(),
+            warnings: Vec::new(),
+        };
+        probe.subfolders(folder)
+    }
+
+    fn split_layout(&mut self, splits: &[(Split, PathBuf)]) -> Result<(Vec<String>, Vec<Sample>)> {
+        let mut per_split = Vec::new();
+        for (split, folder) in splits {
+            let mut classes = Vec::new();
+            for class_folder in self.subfolders(folder)? {
+                classes.push((class_name(&class_folder)?, self.pictures(&class_folder)?));
+            }
+            per_split.push((*split, folder, classes));
+        }
+        let (_, train_folder, train) = &per_split[0];
+        self.require_classes(train_folder, train)?;
+        let classes: Vec<String> = train.iter().map(|(name, _)| name.clone()).collect();
+
+        for (split, folder, found) in &per_split[1..] {
+            let names: BTreeSet<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+            for (name, pictures) in found {
+                if !classes.contains(name) && !pictures.is_empty() {
+                    return Err(Error::Dataset {
+                        path: folder.join(name),
+                        problem: format!(
+                            "is a class that {} lacks, so no head can learn it",
+                            train_folder.display()
+                        ),
+                        hint: format!(
+                            "the training classes are {}; rename or remove the folder",
+                            classes.join(", ")
+                        ),
+                    });
+                }
+                if pictures.is_empty() {
+                    self.warnings.push(format!("{}/{name} holds no picture", split.name()));
+                }
+            }
+            for class in classes.iter().filter(|class| !names.contains(class.as_str())) {
+                self.warnings
+                    .push(format!("class `{class}` has no folder in {}", split.name()));
+            }
+        }
+
+        let mut samples = Vec::new();
+        for (split, _, found) in per_split {
+            for (name, pictures) in found {
+                let Some(class) = classes.iter().position(|class| *class == name) else {
+                    continue;
+                };
+                samples.extend(pictures.into_iter().map(|path| sample(path, class, Some(split))));
+            }
+        }
+        if splits.iter().all(|(split, _)| *split != Split::Val) {
+            self.warnings
+                .push("there is no val/ folder: the validation pictures are taken out of train/".to_owned());
+            for sample in samples.iter_mut().filter(|sample| sample.split == Some(Split::Train)) {
+                sample.split = None;
+            }
+        }
+        Ok((classes, samples))
+    }
+
+    fn flat_layout(&mut self, folders: &[PathBuf]) -> Result<(Vec<String>, Vec<Sample>)> {
+        let mut found = Vec::new();
+        for folder in folders {
+            found.push((class_name(folder)?, self.pictures(folder)?));
+        }
+        let root = self.root.to_path_buf();
+        self.require_classes(&root, &found)?;
+        let classes = found.iter().map(|(name, _)| name.clone()).collect();
+        let samples = found.into_iter().enumerate();
+        let samples =
+            samples.flat_map(|(class, (_, paths))| paths.into_iter().map(move |path| sample(path, class, None)));
+        Ok((classes, samples.collect()))
+    }
+
+    fn require_classes(&mut self, folder: &Path, found: &[(String, Vec<PathBuf>)]) -> Result<()> {
+        if found.is_empty() {
+            let pictures = self.pictures(folder)?.len();
+            let problem = match pictures {
+                0 => "holds no class folder and no picture".to_owned(),
+                count => format!("holds {count} pictures but no class folder"),
+            };
+            return Err(Error::Dataset {
+                path: folder.to_path_buf(),
+                problem,
+                hint: "put the pictures of each class into a folder of the class's name, `DIR/<class>/*.jpg`"
+                    .to_owned(),
+            });
+        }
+        if let Some((name, _)) = found.iter().find(|(_, pictures)| pictures.is_empty()) {
+            return Err(Error::Dataset {
+                path: folder.join(name),
+                problem: "is a class without a picture".to_owned(),
+                hint: format!("add pictures ({}) or remove the folder", super::EXTENSIONS.join(", ")),
+            });
+        }
+        if found.len() == 1 {
+            self.warnings.push(format!(
+                "there is one class only, `{}`: a classifier needs two",
+                found[0].0
+            ));
+        }
+        Ok(())
+    }
+
+    /// The pictures anywhere below `folder`, in `ImageFolder`'s order: by folder, then by name.
+    fn pictures(&mut self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut pictures = Vec::new();
+        let mut walk = WalkDir::new(folder).follow_links(true).into_iter();
+        while let Some(entry) = walk.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    let path = error.path().unwrap_or(folder).to_path_buf();
+                    if error.loop_ancestor().is_some() {
+                        self.warnings.push(format!(
+                            "`{}` links back to a folder above it and is left out",
+                            path.display()
+                        ));
+                    } else if path.is_symlink() && has_picture_extension(&path) {
+                        // A broken link is a picture that can't be read: it is counted as one further down the line.
+                        pictures.push(self.relative(&path));
+                    } else {
+                        let source = error
+                            .into_io_error()
+                            .unwrap_or_else(|| std::io::Error::other("unknown error"));
+                        return Err(Error::io("list", path)(source));
+                    }
+                    continue;
+                }
+            };
+            let hidden = entry.depth() > 0 && is_hidden(entry.file_name());
+            if hidden {
+                self.ignored.hidden += 1;
+                self.ignored.note_example(self.relative(entry.path()));
+                if entry.file_type().is_dir() {
+                    walk.skip_current_dir();
+                }
+            } else if entry.file_type().is_dir() {
+                continue;
+            } else if has_picture_extension(entry.path()) {
+                pictures.push(self.relative(entry.path()));
+            } else {
+                self.ignored.foreign += 1;
+                self.ignored.note_example(self.relative(entry.path()));
+            }
+        }
+        // As strings, not as components: `a-b` comes before `a/b`, as in Python's sorted(os.walk(..)).
+        let key = |path: &PathBuf| {
+            (
+                path.parent().map(|parent| parent.as_os_str().to_owned()),
+                path.file_name().map(OsStr::to_owned),
+            )
+        };
+        pictures.sort_by_cached_key(key);
+        Ok(pictures)
+    }
+}
+
+fn class_name(folder: &Path) -> Result<String> {
+    let name = folder.file_name().unwrap_or_default();
+    name.to_str().map(str::to_owned).ok_or_else(|| Error::Dataset {
+        path: folder.to_path_buf(),
+        problem: "is a class whose name is not valid UTF-8".to_owned(),
+        hint: "rename the folder; picture files may have any name".to_owned(),
+    })
+}
+
+fn sample(path: PathBuf, class: usize, split: Option<Split>) -> Sample {
+    let class = u32::try_from(class).expect("a folder holds fewer than 2^32 class folders");
+    Sample { path, class, split }
+}
