@@ -267,6 +267,11 @@ impl Space {
                 problem: format!("its rows have {expected} numbers, the backbone gives {dim}"),
             });
         }
+        for path in self.damaged.drain(..) {
+            // Before anything is written: equal rows would be a segment of the same name. It is kept under another name
+            // for whoever wants to look; failing to rename it only repeats the warning.
+            let _ = fs::rename(&path, path.with_extension("damaged"));
+        }
         let provenance = Provenance {
             device: device.to_owned(),
             runtime: runtime.to_owned(),
@@ -291,13 +296,6 @@ impl Space {
     fn commit(&mut self, keep: impl Fn(&IndexEntry) -> bool) -> Result<Index> {
         let mut index = Index::read(&self.folder, self.id)?.unwrap_or_else(|_| Index::empty(self.id));
         index.generation += 1;
-        for path in self.damaged.drain(..) {
-            if let Some(name) = segment::parse_file_name(&path) {
-                index.segments.retain(|entry| entry.name != name);
-            }
-            // Kept under another name for whoever wants to look; failing to rename it only repeats the warning.
-            let _ = fs::rename(&path, path.with_extension("damaged"));
-        }
         index
             .segments
             .retain(|entry| keep(entry) && self.folder.join(segment::file_name(entry.name)).is_file());
