@@ -1,2 +1,7 @@
 //! The `lastlayer` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lastlayer::cli::main()
+}

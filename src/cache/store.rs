@@ -258,8 +258,23 @@ impl Space {
     /// # Errors
     /// When the rows can't be written, or have another dimension than those of the space.
     pub fn append(&mut self, keys: &[RowKey], rows: &[f32], dim: usize, device: &str, runtime: &str) -> Result<()> {
+        match self.write(keys, rows, dim, device, runtime)? {
+            Some(segment) => self.publish(segment),
+            None => Ok(()),
+        }
+    }
+
+    /// The slow half of [`Space::append`]: the rows are on disk, under a name that no index has yet.
+    pub(crate) fn write(
+        &self,
+        keys: &[RowKey],
+        rows: &[f32],
+        dim: usize,
+        device: &str,
+        runtime: &str,
+    ) -> Result<Option<Segment>> {
         if keys.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         if let Some(expected) = self.dim().filter(|expected| *expected != dim) {
             return Err(Error::Damaged {
@@ -267,29 +282,24 @@ impl Space {
                 problem: format!("its rows have {expected} numbers, the backbone gives {dim}"),
             });
         }
-        for path in self.damaged.drain(..) {
+        for path in &self.damaged {
             // Before anything is written: equal rows would be a segment of the same name. It is kept under another name
             // for whoever wants to look; failing to rename it only repeats the warning.
-            let _ = fs::rename(&path, path.with_extension("damaged"));
+            let _ = fs::rename(path, path.with_extension("damaged"));
         }
-        let provenance = Provenance {
-            device: device.to_owned(),
-            runtime: runtime.to_owned(),
-        };
+        let provenance = Provenance { device: device.to_owned(), runtime: runtime.to_owned() };
         let (path, _) = segment::write(&self.folder, self.id, dim, keys, rows, &provenance)?;
-        self.add(Segment::open(&path, self.id)?);
+        Segment::open(&path, self.id).map(Some)
+    }
+
+    /// The other half: the segment is part of this snapshot and of the index.
+    pub(crate) fn publish(&mut self, segment: Segment) -> Result<()> {
+        self.damaged.clear();
+        self.add(segment);
         let _lock = Lock::acquire(&self.folder.join("lock"))?;
         let index = self.commit(|_| true)?;
-        let small = index
-            .segments
-            .iter()
-            .filter(|entry| entry.bytes < SMALL_SEGMENT_BYTES)
-            .count();
-        if small >= MERGE_COUNT {
-            self.merge(&index)
-        } else {
-            Ok(())
-        }
+        let small = index.segments.iter().filter(|entry| entry.bytes < SMALL_SEGMENT_BYTES).count();
+        if small >= MERGE_COUNT { self.merge(&index) } else { Ok(()) }
     }
 
     /// Puts the segments of this snapshot that `keep` names into the index, beside those that others put there.

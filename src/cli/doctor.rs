@@ -1,0 +1,106 @@
+//! `lastlayer doctor`.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::output::{Ending, Result, print_json};
+use crate::backbone::{Runtime, models, registered_providers};
+use crate::picture::DECODER;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Fetch ONNX Runtime if it is nowhere
+    #[arg(long)]
+    fetch: bool,
+}
+
+pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
+    let mut options = context.runtime();
+    options.offline |= !arguments.fetch;
+    let runtime = Runtime::load(&options, &context.observer);
+    let providers: Vec<(String, Result<(), String>)> = runtime.as_ref().map_or_else(|_| Vec::new(), |runtime| registered_providers(runtime));
+    let folders = context.model_folders();
+    let backbones: Vec<_> = models().into_iter().map(|model| (model.find(&folders), model)).collect();
+    let spaces = context.cache.spaces()?;
+    let mut rows = Vec::new();
+    for (space, origin) in &spaces {
+        let count = context.cache.open_space(space)?.map_or(0, |space| space.len());
+        let name = origin.as_ref().map_or("unknown backbone", |origin| origin.name.as_str());
+        rows.push((space.id().to_string(), name, count));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+
+    if context.json {
+        let runtime = match &runtime {
+            Ok(runtime) => json!({
+                "path": runtime.path(),
+                "version": runtime.version(),
+                "source": runtime.source().to_string(),
+            }),
+            Err(error) => json!({"error": error.to_string()}),
+        };
+        let providers: Vec<Value> = providers.iter().map(|(name, registered)| json!({
+            "name": name, "registers": registered.is_ok(), "problem": registered.as_ref().err(),
+        })).collect();
+        let backbones: Vec<Value> = backbones.iter().map(|(found, model)| json!({
+            "name": model.name, "path": found, "origin": model.origin(), "licence": model.licence,
+        })).collect();
+        let spaces: Vec<Value> = rows.iter().map(|(id, name, count)| json!({
+            "space": id, "backbone": name, "rows": count,
+        })).collect();
+        print_json(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "runtime": runtime,
+            "providers": providers,
+            "decoder": DECODER,
+            "backbones": backbones,
+            "cache": {"path": context.cache.root(), "spaces": spaces},
+            "data_folder": context.data_dir,
+            "cores": cores,
+            "offline": context.offline,
+        }))?;
+        return Ok(Ending::Done);
+    }
+
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "lastlayer     {}", env!("CARGO_PKG_VERSION"))?;
+    match &runtime {
+        Ok(runtime) => {
+            writeln!(out, "ONNX Runtime  {} ({})", runtime.version(), runtime.source())?;
+            writeln!(out, "              {}", runtime.path().display())?;
+        }
+        Err(error) => {
+            writeln!(out, "ONNX Runtime  not found")?;
+            for line in error.to_string().lines() {
+                writeln!(out, "              {line}")?;
+            }
+            writeln!(out, "              `extract` and `predict` fetch it by themselves; `doctor --fetch` does it now")?;
+        }
+    }
+    for (name, registered) in &providers {
+        match registered {
+            Ok(()) => writeln!(out, "  {name:<11} registers")?,
+            Err(problem) => writeln!(out, "  {name:<11} does not register: {problem}")?,
+        }
+    }
+    writeln!(out, "decoders      {DECODER}")?;
+    writeln!(out, "cores         {cores}, {} used", context.threads)?;
+    writeln!(out, "backbones")?;
+    for (found, model) in &backbones {
+        match found {
+            Some(path) => writeln!(out, "  {:<12} {}", model.name, path.display())?,
+            None => writeln!(out, "  {:<12} not here; comes from {}", model.name, model.origin())?,
+        }
+    }
+    writeln!(out, "cache         {}", context.cache.root().display())?;
+    for (id, name, count) in &rows {
+        writeln!(out, "  {}     {count} features of {name}", &id[..8])?;
+    }
+    writeln!(out, "data folder   {}", context.data_dir.display())?;
+    writeln!(out, "network       {}", if context.offline { "not used (offline)" } else { "used when something is missing" })?;
+    out.flush()?;
+    Ok(Ending::Done)
+}

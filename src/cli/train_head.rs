@@ -1,0 +1,248 @@
+//! `lastlayer train-head`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+
+use super::context::Context;
+use super::output::{Ending, Result, print_json};
+use crate::error::Error;
+use crate::features::{LabelledFeatures, SpaceChoice, labelled_features};
+use crate::head::{
+    EpochRecord, Examples, HeadFile, HeadMeta, Schedule, SgdParams, StepLr, Training, TrainingTask,
+};
+use crate::observer::Observer;
+use crate::space::SpaceDescription;
+use linfa::ParamGuard;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The data set, as it was given to `extract`
+    dataset: PathBuf,
+    /// Head file to write
+    #[arg(short, long, value_name = "FILE", default_value = "head.safetensors")]
+    output: PathBuf,
+    /// Which features, where the cache has several: those of this backbone
+    #[arg(long, value_name = "NAME|FILE.onnx")]
+    backbone: Option<String>,
+    /// Which features, where the cache has several: the space whose id begins so
+    #[arg(long, value_name = "ID")]
+    space: Option<String>,
+    /// Share of each class that validates, where there is no val/ folder
+    #[arg(long, value_name = "F", default_value_t = 0.3)]
+    val_fraction: f64,
+    #[command(flatten)]
+    training: TrainingArguments,
+}
+
+#[derive(Debug, Clone, Args, Serialize)]
+#[command(next_help_heading = "Training")]
+pub(super) struct TrainingArguments {
+    /// Passes over the training pictures
+    #[arg(long, value_name = "N", default_value_t = 25)]
+    epochs: usize,
+    /// Pictures per step
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    batch_size: usize,
+    /// Learning rate
+    #[arg(long, value_name = "LR", default_value_t = 0.001)]
+    lr: f64,
+    /// Momentum
+    #[arg(long, value_name = "M", default_value_t = 0.9)]
+    momentum: f64,
+    /// Dampening of the momentum
+    #[arg(long, value_name = "D", default_value_t = 0.0)]
+    dampening: f64,
+    /// Weight decay (L2 penalty), as in PyTorch's SGD
+    #[arg(long, value_name = "WD", default_value_t = 0.0)]
+    weight_decay: f64,
+    /// Nesterov momentum
+    #[arg(long)]
+    nesterov: bool,
+    /// Epochs between two steps of the learning rate
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    step_size: usize,
+    /// Factor of the learning rate at each step
+    #[arg(long, value_name = "G", default_value_t = 0.1)]
+    gamma: f64,
+    /// Seed of the first weights and of the order of the pictures
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+/// The command's JSON.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    head: &'a Path,
+    epochs: usize,
+    best_epoch: usize,
+    val_accuracy: Option<f64>,
+    val_loss: Option<f64>,
+    train_accuracy: f64,
+    train_loss: f64,
+    history: Vec<Epoch>,
+    seconds: f64,
+    classes: &'a [String],
+    space: String,
+    train_images: usize,
+    val_images: usize,
+    failed_images: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Epoch {
+    epoch: usize,
+    lr: f64,
+    train_loss: f64,
+    train_accuracy: f64,
+    val_loss: Option<f64>,
+    val_accuracy: Option<f64>,
+}
+
+impl From<&EpochRecord> for Epoch {
+    fn from(record: &EpochRecord) -> Self {
+        Self {
+            epoch: record.epoch,
+            lr: record.learning_rate,
+            train_loss: record.train_loss,
+            train_accuracy: record.train_accuracy,
+            val_loss: record.val_loss,
+            val_accuracy: record.val_accuracy,
+        }
+    }
+}
+
+pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
+    let Arguments { dataset, output, backbone, space, val_fraction, training } = arguments;
+    let choice = SpaceChoice { backbone, space };
+    train(&dataset, &output, &choice, val_fraction, &training, context)
+}
+
+/// Trains a head on the features of `dataset`, prints how it went, and writes it to `output`.
+pub(super) fn train(
+    dataset: &Path,
+    output: &Path,
+    choice: &SpaceChoice,
+    val_fraction: f64,
+    training: &TrainingArguments,
+    context: &Context,
+) -> Result<Ending> {
+    let start = Instant::now();
+    let parameters = training.parameters().check()?;
+    let features = labelled_features(&context.cache, dataset, choice, val_fraction)?;
+    for warning in &features.warnings {
+        context.observer.warn(warning);
+    }
+    if features.failed_images > 0 {
+        let count = features.failed_images;
+        context.observer.warn(&format!("{count} pictures that `extract` could not read are left out"));
+    }
+    let mut task = TrainingTask::new(
+        features.classes.len(),
+        Examples::new(features.train.view(), &features.train.labels)?,
+    )?;
+    if features.val.labels.is_empty() {
+        context.observer.warn("there is no validation picture: the last epoch is kept, whatever it is worth");
+    } else {
+        task = task.with_validation(Examples::new(features.val.view(), &features.val.labels)?)?;
+    }
+
+    let mut out = std::io::stdout().lock();
+    let mut printed = Ok(());
+    let trained = parameters.fit_with(&task, &context.observer, &mut |record| {
+        if !context.json && printed.is_ok() {
+            printed = print_epoch(&mut out, record, training.epochs);
+        }
+    })?;
+    printed?;
+    let seconds = start.elapsed().as_secs_f64();
+    head_file(&features, training, &trained)?.save(output)?;
+
+    let best = trained.best();
+    if context.json {
+        drop(out);
+        print_json(&Report {
+            head: output,
+            epochs: trained.history.len(),
+            best_epoch: best.epoch,
+            val_accuracy: best.val_accuracy,
+            val_loss: best.val_loss,
+            train_accuracy: best.train_accuracy,
+            train_loss: best.train_loss,
+            history: trained.history.iter().map(Epoch::from).collect(),
+            seconds,
+            classes: &features.classes,
+            space: features.space.id().to_string(),
+            train_images: features.train.labels.len(),
+            val_images: features.val.labels.len(),
+            failed_images: features.failed_images,
+        })?;
+    } else {
+        writeln!(out, "Training complete in {:.0}m {:.0}s", (seconds / 60.0).floor(), seconds % 60.0)?;
+        if let Some(accuracy) = best.val_accuracy {
+            writeln!(out, "Best val Acc: {accuracy:.4}  (epoch {})", best.epoch)?;
+        }
+        writeln!(out, "head: {}", output.display())?;
+        out.flush()?;
+    }
+    Ok(Ending::Done)
+}
+
+fn print_epoch(out: &mut impl Write, record: &EpochRecord, epochs: usize) -> std::io::Result<()> {
+    writeln!(out, "Epoch {}/{}", record.epoch, epochs - 1)?;
+    writeln!(out, "----------")?;
+    writeln!(out, "train Loss: {:.4} Acc: {:.4}", record.train_loss, record.train_accuracy)?;
+    if let (Some(loss), Some(accuracy)) = (record.val_loss, record.val_accuracy) {
+        writeln!(out, "val Loss: {loss:.4} Acc: {accuracy:.4}")?;
+    }
+    writeln!(out)
+}
+
+impl TrainingArguments {
+    fn parameters(&self) -> SgdParams {
+        SgdParams::new()
+            .epochs(self.epochs)
+            .batch_size(self.batch_size)
+            .learning_rate(self.lr)
+            .momentum(self.momentum)
+            .dampening(self.dampening)
+            .weight_decay(self.weight_decay)
+            .nesterov(self.nesterov)
+            .schedule(Schedule::Step(StepLr { step_size: self.step_size, gamma: self.gamma }))
+            .seed(self.seed)
+    }
+}
+
+fn head_file(features: &LabelledFeatures, training: &TrainingArguments, trained: &Training) -> Result<HeadFile, Error> {
+    let description = SpaceDescription::parse(features.space.json()).ok_or_else(|| {
+        Error::Usage("the features were extracted by another version of lastlayer: extract them again".to_owned())
+    })?;
+    let best = trained.best();
+    Ok(HeadFile {
+        head: trained.head.clone(),
+        meta: HeadMeta {
+            classes: features.classes.clone(),
+            backbone: features.origin.as_ref().map_or_else(String::new, |origin| origin.name.clone()),
+            backbone_file: features.origin.as_ref().map(|origin| origin.file.clone()),
+            backbone_blake3: description.backbone,
+            feature_tensor: description.feature,
+            space_id: features.space.id().to_string(),
+            space: features.space.json().to_owned(),
+            options: serde_json::to_value(training).expect("options are numbers"),
+            metrics: json!({
+                "best_epoch": best.epoch,
+                "train_images": features.train.labels.len(),
+                "train_loss": best.train_loss,
+                "train_accuracy": best.train_accuracy,
+                "val_images": features.val.labels.len(),
+                "val_loss": best.val_loss,
+                "val_accuracy": best.val_accuracy,
+            }),
+            lastlayer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+    })
+}

@@ -1,0 +1,110 @@
+//! Sessions for a backbone, opened when the first picture needs one.
+//!
+//! On the CPU every core has a session of its own with one thread: nothing waits for a slower neighbour inside an
+//! operator, and features do not depend on how many there are. On a GPU there is one session.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::backbone::{Backbone, Device, Runtime, RuntimeOptions, Session, SessionOptions};
+use crate::error::Result;
+use crate::observer::Observer;
+
+/// Above this many cores sessions get more threads instead of more copies of the weights.
+const MOST_SESSIONS: usize = 8;
+
+/// How backbones are run.
+#[derive(Debug, Clone)]
+pub struct InferenceOptions {
+    /// Where ONNX Runtime is found.
+    pub runtime: RuntimeOptions,
+    /// Where the backbone runs.
+    pub device: Device,
+    /// Threads for decoding and for inference on the CPU; at least 1.
+    pub threads: usize,
+    /// Pictures per run of the backbone; at least 1.
+    pub batch_size: usize,
+}
+
+impl InferenceOptions {
+    /// Automatic device, `threads` threads, 8 pictures a batch, ONNX Runtime in `data_dir` if it is nowhere else.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, threads: usize) -> Self {
+        let runtime = RuntimeOptions { data_dir, ..RuntimeOptions::default() };
+        Self { runtime, device: Device::Auto, threads, batch_size: 8 }
+    }
+}
+
+/// Gives the backbone when it is needed: a run that finds all its features in the cache opens none.
+pub(crate) type BackboneSource<'a> = &'a (dyn Fn() -> Result<Arc<Backbone>> + Sync);
+
+/// The sessions of one backbone.
+pub(crate) struct Engine<'a> {
+    backbone: BackboneSource<'a>,
+    options: &'a InferenceOptions,
+    observer: &'a dyn Observer,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    backbone: Option<Arc<Backbone>>,
+    idle: Vec<Session>,
+    device: Option<String>,
+}
+
+impl<'a> Engine<'a> {
+    pub(crate) fn new(backbone: BackboneSource<'a>, options: &'a InferenceOptions, observer: &'a dyn Observer) -> Self {
+        Self { backbone, options, observer, state: Mutex::default() }
+    }
+
+    pub(crate) fn batch_size(&self) -> usize {
+        self.options.batch_size.max(1)
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.options.threads.max(1)
+    }
+
+    /// How many sessions are worth having for `pictures` pictures.
+    pub(crate) fn workers(&self, pictures: usize) -> usize {
+        self.threads().min(MOST_SESSIONS).min(pictures.div_ceil(self.batch_size())).max(1)
+    }
+
+    /// A session that nobody else uses. `workers`: how many sessions share the cores.
+    pub(crate) fn take(&self, workers: usize) -> Result<Session> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = state.idle.pop() {
+            return Ok(session);
+        }
+        let backbone = match &state.backbone {
+            Some(backbone) => Arc::clone(backbone),
+            None => Arc::clone(state.backbone.insert((self.backbone)()?)),
+        };
+        let runtime = Runtime::load(&self.options.runtime, self.observer)?;
+        let model = backbone.model();
+        let (height, width) = model.input_size;
+        let options = SessionOptions {
+            input: &model.input,
+            output: &model.output,
+            picture: [3, height as usize, width as usize],
+            // The first session has decided what `auto` means; only on the CPU is there a second.
+            device: if state.device.is_some() { Device::Cpu } else { self.options.device },
+            threads: (self.threads() / workers).max(1),
+        };
+        let session = Session::open(runtime, &model.onnx, &options, self.observer)?;
+        state.device = Some(session.device_name().to_owned());
+        Ok(session)
+    }
+
+    pub(crate) fn give_back(&self, session: Session) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).idle.push(session);
+    }
+
+    /// The device and ONNX Runtime version that computed, once something was computed.
+    pub(crate) fn provenance(&self) -> Option<(String, &'static str)> {
+        let device = self.state.lock().unwrap_or_else(PoisonError::into_inner).device.clone()?;
+        let runtime = Runtime::load(&self.options.runtime, self.observer).ok()?;
+        Some((device, runtime.version()))
+    }
+}

@@ -1,0 +1,339 @@
+//! Files to features: reading, hashing, decoding and inference at the same time, in bounded memory.
+//!
+//! ```text
+//! paths ─► decode threads ─► bounded queue ─► inference threads ─► results ─► the caller's thread
+//!          read, hash,       tensors          batches              features, failures
+//!          look up, decode
+//! ```
+//! A result carries the index of its path through all stages, so a feature can't come to belong to another file. A file
+//! that can't be read or decoded is a result like any other.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::backbone::Session;
+use crate::dataset::Stamp;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::observer::Observer;
+use crate::picture::{Limits, PictureError, Reason, Transform};
+
+/// No picture file is longer.
+const LARGEST_FILE: u64 = 2 << 30;
+/// How long an inference thread waits for a batch to fill up.
+const FILL_WAIT: Duration = Duration::from_millis(2);
+/// How often the caller's thread gets its turn when no result comes.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What became of one path.
+#[derive(Debug)]
+pub(crate) struct Processed {
+    /// Index into the paths.
+    pub(crate) index: usize,
+    /// The file's stamp before it was read; default where there was none.
+    pub(crate) stamp: Stamp,
+    /// blake3 of the bytes, where they could be read.
+    pub(crate) content: Option<[u8; 32]>,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The caller has the feature of this content.
+    Known,
+    /// The same content came from another path of this run.
+    Repeated,
+    /// The feature, `[dim]`.
+    Feature(Vec<f32>),
+    /// There is no feature.
+    Failed(PictureError),
+}
+
+/// What the pipeline looks at before it decodes.
+pub(crate) struct Plan<'a> {
+    /// How many files there are.
+    pub(crate) count: usize,
+    /// The path of the file with an index below `count`.
+    pub(crate) path: &'a (dyn Fn(usize) -> PathBuf + Sync),
+    pub(crate) transform: &'a Transform,
+    pub(crate) limits: Limits,
+    /// Whether the caller has the feature of a content already.
+    pub(crate) known: &'a (dyn Fn(&[u8; 32]) -> bool + Sync),
+    /// Whether a content that occurs twice is computed once, the others being [`Outcome::Repeated`].
+    pub(crate) deduplicate: bool,
+}
+
+/// How busy the stages were, as shares of the time they had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Busy {
+    /// Running the backbone.
+    pub inference: f64,
+    /// Decoding, resizing and normalising.
+    pub decode: f64,
+    /// Reading and hashing files.
+    pub disk: f64,
+}
+
+impl Busy {
+    /// The stage that the others waited for; `None` when nothing was done.
+    #[must_use]
+    pub fn bottleneck(&self) -> Option<&'static str> {
+        let stages = [("inference", self.inference), ("decode", self.decode), ("disk", self.disk)];
+        let busiest = stages.into_iter().max_by(|left, right| left.1.total_cmp(&right.1));
+        busiest.filter(|(_, share)| *share > 0.0).map(|(name, _)| name)
+    }
+}
+
+/// How a run of the pipeline ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) busy: Busy,
+    /// Whether the observer stopped it; the results until then were handed over.
+    pub(crate) interrupted: bool,
+}
+
+struct Decoded {
+    index: usize,
+    stamp: Stamp,
+    content: [u8; 32],
+    tensor: Vec<f32>,
+}
+
+/// What the threads of one run share.
+struct Shared<'a> {
+    plan: &'a Plan<'a>,
+    engine: &'a Engine<'a>,
+    observer: &'a dyn Observer,
+    next: AtomicUsize,
+    stop: AtomicBool,
+    claimed: Mutex<HashSet<[u8; 32]>>,
+    disk_ns: AtomicU64,
+    decode_ns: AtomicU64,
+    inference_ns: AtomicU64,
+}
+
+/// Runs all files of `plan` through the pipeline; `sink` gets each result, in no particular order, and every now and
+/// then `None` so that it can do what is due by time.
+///
+/// # Errors
+/// What opening or running the backbone gives, or `sink`: then the run is stopped.
+pub(crate) fn run(
+    plan: &Plan<'_>,
+    engine: &Engine<'_>,
+    observer: &dyn Observer,
+    sink: &mut dyn FnMut(Option<Processed>) -> Result<()>,
+) -> Result<Ended> {
+    let workers = engine.workers(plan.count);
+    let decoders = engine.threads().min(plan.count).max(1);
+    let shared = Shared {
+        plan,
+        engine,
+        observer,
+        next: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+        claimed: Mutex::default(),
+        disk_ns: AtomicU64::new(0),
+        decode_ns: AtomicU64::new(0),
+        inference_ns: AtomicU64::new(0),
+    };
+    let (tensors, queue) = sync_channel::<Decoded>(engine.batch_size() * workers);
+    let (results, collected) = sync_channel::<Result<Processed>>(256);
+    let queue = Mutex::new(queue);
+    let start = Instant::now();
+    let ended = std::thread::scope(|scope| {
+        for _ in 0..decoders {
+            let (shared, tensors, results) = (&shared, tensors.clone(), results.clone());
+            scope.spawn(move || shared.decode_all(&tensors, &results));
+        }
+        {
+            let (shared, queue, results) = (&shared, &queue, results.clone());
+            // The first session says what device it is: only on the CPU are there more of them.
+            scope.spawn(move || {
+                shared.infer_all(queue, workers, &results, &|| {
+                    for _ in 1..workers {
+                        let results = results.clone();
+                        scope.spawn(move || shared.infer_all(queue, workers, &results, &|| ()));
+                    }
+                });
+            });
+        }
+        drop((tensors, results));
+        collect(&collected, sink).inspect_err(|_| {
+            // The threads end at their next step: nobody listens any more, and nothing new is begun.
+            shared.stop.store(true, Ordering::Relaxed);
+            while collected.recv().is_ok() {}
+        })
+    });
+    ended?;
+    let wall = start.elapsed().as_secs_f64().max(1e-9);
+    let share = |spent: &AtomicU64, threads: usize| spent.load(Ordering::Relaxed) as f64 / 1e9 / wall / threads as f64;
+    let busy = Busy {
+        inference: share(&shared.inference_ns, workers),
+        decode: share(&shared.decode_ns, decoders),
+        disk: share(&shared.disk_ns, decoders),
+    };
+    let interrupted = observer.interrupted() && shared.next.load(Ordering::Relaxed) < plan.count;
+    Ok(Ended { busy, interrupted })
+}
+
+fn collect(
+    collected: &Receiver<Result<Processed>>,
+    sink: &mut dyn FnMut(Option<Processed>) -> Result<()>,
+) -> Result<()> {
+    loop {
+        match collected.recv_timeout(TICK) {
+            Ok(result) => sink(Some(result?))?,
+            Err(RecvTimeoutError::Timeout) => sink(None)?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+impl Shared<'_> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.observer.interrupted()
+    }
+
+    fn decode_all(&self, tensors: &SyncSender<Decoded>, results: &SyncSender<Result<Processed>>) {
+        while !self.stopped() {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= self.plan.count {
+                return;
+            }
+            let (stamp, content, outcome) = self.decode_one(&(self.plan.path)(index));
+            let sent = match outcome {
+                Ok(tensor) => {
+                    let content = content.expect("a decoded picture was read");
+                    tensors.send(Decoded { index, stamp, content, tensor }).is_ok()
+                }
+                Err(outcome) => results.send(Ok(Processed { index, stamp, content, outcome })).is_ok(),
+            };
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    fn decode_one(&self, path: &Path) -> (Stamp, Option<[u8; 32]>, Result<Vec<f32>, Outcome>) {
+        let start = Instant::now();
+        let (stamp, bytes) = read(path);
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return (stamp, None, Err(Outcome::Failed(error))),
+        };
+        let content = *blake3::hash(&bytes).as_bytes();
+        add_elapsed(&self.disk_ns, start);
+        if (self.plan.known)(&content) {
+            return (stamp, Some(content), Err(Outcome::Known));
+        }
+        if self.plan.deduplicate && !self.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(content) {
+            return (stamp, Some(content), Err(Outcome::Repeated));
+        }
+        let start = Instant::now();
+        let mut tensor = vec![0.0; self.plan.transform.tensor_len()];
+        let loaded = self.plan.transform.load(&bytes, &self.plan.limits, &mut tensor);
+        add_elapsed(&self.decode_ns, start);
+        (stamp, Some(content), loaded.map(|()| tensor).map_err(Outcome::Failed))
+    }
+
+    /// Runs batches until there are no more; calls `opened` once it has a session that can have neighbours.
+    fn infer_all(
+        &self,
+        queue: &Mutex<Receiver<Decoded>>,
+        workers: usize,
+        results: &SyncSender<Result<Processed>>,
+        opened: &dyn Fn(),
+    ) {
+        let fail = |error| {
+            self.stop.store(true, Ordering::Relaxed);
+            let _ = results.send(Err(error));
+            // Whoever waits for room in the queue must not wait for ever.
+            while self.next_batch(queue).is_some() {}
+        };
+        let Some(mut batch) = self.next_batch(queue) else { return };
+        let mut session = match self.engine.take(workers) {
+            Ok(session) => session,
+            Err(error) => return fail(error),
+        };
+        if session.device_name() == "cpu" {
+            opened();
+        }
+        loop {
+            let features = match self.infer(&mut session, &batch) {
+                Ok(features) => features,
+                Err(error) => return fail(error),
+            };
+            for (decoded, feature) in batch.into_iter().zip(features) {
+                let Decoded { index, stamp, content, .. } = decoded;
+                let outcome = Outcome::Feature(feature);
+                if results.send(Ok(Processed { index, stamp, content: Some(content), outcome })).is_err() {
+                    return;
+                }
+            }
+            batch = match self.next_batch(queue) {
+                Some(batch) => batch,
+                None => break,
+            };
+        }
+        self.engine.give_back(session);
+    }
+
+    /// The next batch, full if the queue has enough; `None` when all is done.
+    fn next_batch(&self, queue: &Mutex<Receiver<Decoded>>) -> Option<Vec<Decoded>> {
+        let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = vec![queue.recv().ok()?];
+        while batch.len() < self.engine.batch_size() {
+            match queue.recv_timeout(FILL_WAIT) {
+                Ok(decoded) => batch.push(decoded),
+                Err(_) => break,
+            }
+        }
+        Some(batch)
+    }
+
+    fn infer(&self, session: &mut Session, batch: &[Decoded]) -> Result<Vec<Vec<f32>>> {
+        let start = Instant::now();
+        let input: Vec<f32> = batch.iter().flat_map(|decoded| &decoded.tensor).copied().collect();
+        let features = session.run(&input, batch.len())?;
+        add_elapsed(&self.inference_ns, start);
+        let dim = features.len() / batch.len();
+        let rows: Vec<Vec<f32>> = features.chunks_exact(dim).map(<[f32]>::to_vec).collect();
+        let bad = rows.iter().zip(batch).find(|(row, _)| row.iter().any(|value| !value.is_finite()));
+        match bad {
+            Some((_, decoded)) => Err(Error::NotFinite { path: (self.plan.path)(decoded.index) }),
+            None => Ok(rows),
+        }
+    }
+}
+
+fn add_elapsed(total: &AtomicU64, start: Instant) {
+    total.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// A file's stamp and bytes; the stamp is taken first, so that a change while reading shows next time.
+fn read(path: &Path) -> (Stamp, Result<Vec<u8>, PictureError>) {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => return (Stamp::default(), Err(PictureError::unreadable(&error))),
+    };
+    let stamp = Stamp::of(&metadata);
+    let read = || {
+        if !metadata.is_file() {
+            return Err(PictureError::new(Reason::Unreadable, "not a regular file"));
+        }
+        if metadata.len() > LARGEST_FILE {
+            return Err(PictureError::new(Reason::TooLarge, format!("the file has {} bytes", metadata.len())));
+        }
+        let file = fs::File::open(path).map_err(|error| PictureError::unreadable(&error))?;
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+        file.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(|error| PictureError::unreadable(&error))?;
+        Ok(bytes)
+    };
+    (stamp, read())
+}
