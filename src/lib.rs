@@ -3,6 +3,8 @@
 mod backbone;
 mod error;
 mod observer;
+mod picture;
 
 pub use error::{Error, ErrorKind, Result};
 pub use observer::{Observer, Quiet, Unit};
+pub use picture::{DECODER, Exif, Limits, PictureError, Reason, Transform};

@@ -1,0 +1,111 @@
+//! File bytes to an upright 8-bit RGB picture at full size.
+//!
+//! The format is found in the content. JPEG has its own decoder (see `jpeg.rs`); the others go through the `image`
+//! crate. Of an animation the first frame counts. Colour profiles are not applied, as in torchvision.
+
+use std::error::Error;
+use std::io::{self, Cursor};
+
+use image::error::{ImageError, LimitErrorKind};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+
+use super::convert::{GreyAlpha, to_rgb};
+use super::sniff::{Format, sniff};
+use super::{Exif, Limits, PictureError, Reason, exif, jpeg, orient, quiet};
+
+/// Decodes, converts to RGB, and turns upright if `rule` says so.
+pub(super) fn decode(bytes: &[u8], rule: Exif, limits: &Limits) -> Result<RgbImage, PictureError> {
+    let format = sniff(bytes)?;
+    let (picture, own_orientation) = match format.of_image_crate() {
+        None => (jpeg::decode(bytes, limits)?, None),
+        Some(of_image_crate) => {
+            quiet::run(|| by_image_crate(bytes, of_image_crate, format, limits)).unwrap_or_else(|panic| {
+                Err(PictureError::new(
+                    Reason::Corrupt,
+                    format!("{}: {panic}", format.name()),
+                ))
+            })?
+        }
+    };
+    let orientation = match rule {
+        _ if own_orientation.is_some() => own_orientation,
+        Exif::Apply => exif::orientation(bytes, format),
+        Exif::Ignore => None,
+    };
+    Ok(orient::upright(picture, orientation.unwrap_or(1)))
+}
+
+/// The picture, and an orientation that belongs to the format itself (TIFF).
+fn by_image_crate(
+    bytes: &[u8],
+    of_image_crate: image::ImageFormat,
+    format: Format,
+    limits: &Limits,
+) -> Result<(RgbImage, Option<u16>), PictureError> {
+    let failed = |source: ImageError| classify(&source, format);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), of_image_crate);
+    let mut bounds = image::Limits::no_limits();
+    bounds.max_alloc = Some(limits.max_bytes());
+    reader.limits(bounds);
+
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    limits.check(width, height)?;
+    // `from_decoder` allocates this much without asking the limits.
+    if decoder.total_bytes() > limits.max_bytes() {
+        return Err(PictureError::new(
+            Reason::TooLarge,
+            format!("{width}x{height} takes {} bytes", decoder.total_bytes()),
+        ));
+    }
+    let orientation = match format {
+        Format::Tiff => Some(u16::from(
+            decoder.orientation().unwrap_or(Orientation::NoTransforms).to_exif(),
+        )),
+        _ => None,
+    };
+    let picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    if format == Format::Png && !exif::png_chunks(bytes).any(|(kind, _)| kind == b"IEND") {
+        return Err(PictureError::new(Reason::Truncated, "the PNG has no end chunk"));
+    }
+    Ok((to_rgb(picture, grey_alpha(bytes, format))?, orientation))
+}
+
+fn grey_alpha(bytes: &[u8], format: Format) -> GreyAlpha {
+    const COLOUR_TYPE: usize = 25;
+    if format == Format::Png && bytes.get(COLOUR_TYPE) == Some(&0) {
+        GreyAlpha::Made
+    } else {
+        GreyAlpha::Stored
+    }
+}
+
+fn classify(error: &ImageError, format: Format) -> PictureError {
+    let reason = match error {
+        ImageError::Limits(limit) => match limit.kind() {
+            LimitErrorKind::DimensionError | LimitErrorKind::InsufficientMemory => Reason::TooLarge,
+            _ => Reason::Unsupported,
+        },
+        ImageError::Unsupported(_) => Reason::Unsupported,
+        _ if ends_early(error) => Reason::Truncated,
+        _ => Reason::Corrupt,
+    };
+    let message = error.to_string();
+    // Some decoders say it in several lines.
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    PictureError::new(reason, format!("{}: {message}", format.name()))
+}
+
+fn ends_early(error: &ImageError) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(source) = current.downcast_ref::<io::Error>()
+            && source.kind() == io::ErrorKind::UnexpectedEof
+        {
+            return true;
+        }
+        cause = current.source();
+    }
+    false
+}
