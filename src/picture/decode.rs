@@ -89,6 +89,8 @@ fn classify(error: &ImageError, format: Format) -> PictureError {
         },
         ImageError::Unsupported(_) => Reason::Unsupported,
         _ if ends_early(error) => Reason::Truncated,
+        // The BMP decoder has a limit of its own.
+        ImageError::Decoding(_) if error.to_string().contains("too large") => Reason::TooLarge,
         _ => Reason::Corrupt,
     };
     let message = error.to_string();
@@ -98,11 +100,14 @@ fn classify(error: &ImageError, format: Format) -> PictureError {
 }
 
 fn ends_early(error: &ImageError) -> bool {
+    let at_end = |source: &io::Error| source.kind() == io::ErrorKind::UnexpectedEof;
+    if let ImageError::IoError(source) = error {
+        return at_end(source);
+    }
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(current) = cause {
-        if let Some(source) = current.downcast_ref::<io::Error>()
-            && source.kind() == io::ErrorKind::UnexpectedEof
-        {
+        // The GIF decoder has only words for it.
+        if current.downcast_ref().is_some_and(at_end) || current.to_string().ends_with("Unexpected End of File") {
             return true;
         }
         cause = current.source();
