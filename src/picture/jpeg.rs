@@ -1,0 +1,228 @@
+//! JPEG by libjpeg-turbo (through mozjpeg), which gives the very pixels that Pillow gives.
+//!
+//! Whether a file is complete is decided as Pillow decides it: it is truncated if the decoder asks for bytes behind the
+//! end before the last row is out. Warnings of libjpeg (a marker too early, a bad restart) are passed over, errors are not.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, Read};
+
+use image::RgbImage;
+use mozjpeg::{ColorSpace, Decompress};
+
+use super::{Limits, PictureError, Reason, quiet};
+
+/// The bytes of the file, and whether more were asked for than there are.
+struct Source<'a> {
+    rest: &'a [u8],
+    starved: &'a Cell<bool>,
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.rest.read(buffer)
+    }
+}
+
+impl BufRead for Source<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.rest.is_empty() {
+            self.starved.set(true);
+            // At a plain end of file the decoder would make up the rest of the picture.
+            return Err(io::Error::other("the data end here"));
+        }
+        Ok(self.rest)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.rest = &self.rest[count..];
+    }
+}
+
+/// Decodes to RGB at full size.
+pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
+    let starved = Cell::new(false);
+    match quiet::run(|| decode_or_unwind(bytes, limits, &starved)) {
+        Ok(Ok(picture)) => Ok(picture),
+        Ok(Err(error)) if error.reason != Reason::Corrupt => Err(error),
+        _ if starved.get() => Err(PictureError::new(
+            Reason::Truncated,
+            "the JPEG data end before the picture does",
+        )),
+        Ok(Err(error)) => Err(error),
+        Err(message) => Err(classify(message.trim_start_matches("libjpeg fatal error: "))),
+    }
+}
+
+fn decode_or_unwind(bytes: &[u8], limits: &Limits, starved: &Cell<bool>) -> Result<RgbImage, PictureError> {
+    let damaged = |source: io::Error| PictureError::new(Reason::Corrupt, format!("JPEG: {source}"));
+    let decoder = Decompress::builder()
+        .from_reader(Source { rest: bytes, starved })
+        .map_err(damaged)?;
+    let (width, height) = decoder.size();
+    let (width, height) = (width as u32, height as u32);
+    limits.check(width, height)?;
+
+    let color = match decoder.components().len() {
+        1 => ColorSpace::JCS_GRAYSCALE,
+        3 => ColorSpace::JCS_RGB,
+        4 => ColorSpace::JCS_CMYK,
+        count => {
+            return Err(PictureError::new(
+                Reason::Unsupported,
+                format!("a JPEG of {count} components"),
+            ));
+        }
+    };
+    let mut decoder = decoder.to_colorspace(color).map_err(damaged)?;
+    let samples: Vec<u8> = decoder.read_scanlines().map_err(damaged)?;
+    // What follows the last row may be damaged, and then the file is; it may also just be missing.
+    if let Err(message) = quiet::run(|| decoder.finish())
+        && !starved.get()
+    {
+        return Err(classify(message.trim_start_matches("libjpeg fatal error: ")));
+    }
+
+    let rgb = match color {
+        ColorSpace::JCS_GRAYSCALE => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
+        ColorSpace::JCS_CMYK => samples
+            .as_chunks()
+            .0
+            .iter()
+            .flat_map(|&cmyk| rgb_from_inverted_cmyk(cmyk))
+            .collect(),
+        _ => samples,
+    };
+    RgbImage::from_raw(width, height, rgb)
+        .ok_or_else(|| PictureError::new(Reason::Corrupt, "JPEG: rows are missing".to_owned()))
+}
+
+/// Pillow's formula: four-component JPEGs are taken as inverted, as Adobe writes them, and no profile is applied.
+fn rgb_from_inverted_cmyk([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
+    let white = u32::from(black);
+    [cyan, magenta, yellow].map(|inverted| {
+        let product = u32::from(255 - inverted) * white + 128;
+        let ink = ((product >> 8) + product) >> 8;
+        white.saturating_sub(ink) as u8
+    })
+}
+
+fn classify(message: &str) -> PictureError {
+    let lower = message.to_ascii_lowercase();
+    let reason = if lower.contains("maximum supported image dimension") {
+        Reason::TooLarge
+    } else if lower.contains("unsupported") || lower.contains("not implemented") || lower.contains("not compiled") {
+        Reason::Unsupported
+    } else {
+        Reason::Corrupt
+    };
+    PictureError::new(reason, format!("JPEG: {message}"))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+pub(super) mod tests {
+    use super::*;
+    use mozjpeg::Compress;
+
+    /// Encodes samples of the given colour space; `progressive` as browsers show them in steps.
+    pub(in crate::picture) fn encode(
+        width: u32,
+        height: u32,
+        color: ColorSpace,
+        samples: &[u8],
+        progressive: bool,
+    ) -> Vec<u8> {
+        let mut encoder = Compress::new(color);
+        encoder.set_size(width as usize, height as usize);
+        encoder.set_quality(95.0);
+        if progressive {
+            encoder.set_progressive_mode();
+        } else {
+            encoder.set_fastest_defaults();
+            encoder.set_quality(95.0);
+        }
+        let mut encoder = encoder.start_compress(Vec::new()).unwrap();
+        encoder.write_scanlines(samples).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    pub(in crate::picture) fn gradient(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            image::Rgb([
+                (x * 255 / width) as u8,
+                (y * 255 / height) as u8,
+                ((x + y) * 255 / (width + height)) as u8,
+            ])
+        })
+    }
+
+    #[test]
+    fn colours_survive() {
+        let picture = gradient(48, 40);
+        for progressive in [false, true] {
+            let bytes = encode(48, 40, ColorSpace::JCS_RGB, &picture, progressive);
+            let decoded = decode(&bytes, &Limits::default()).unwrap();
+            let difference: u32 = decoded
+                .iter()
+                .zip(picture.iter())
+                .map(|(a, b)| u32::from(a.abs_diff(*b)))
+                .sum();
+            // Quality 95 on a smooth picture: a few levels.
+            assert!(
+                difference < 3 * 48 * 40 * 3,
+                "mean difference {}",
+                f64::from(difference) / (48.0 * 40.0 * 3.0)
+            );
+        }
+    }
+
+    #[test]
+    fn inverted_cmyk() {
+        // Pillow 13 for uniform JPEGs of these stored (inverted) inks.
+        assert_eq!(rgb_from_inverted_cmyk([255, 255, 255, 255]), [255, 255, 255]);
+        assert_eq!(rgb_from_inverted_cmyk([0, 0, 0, 0]), [0, 0, 0]);
+        assert_eq!(rgb_from_inverted_cmyk([0, 255, 255, 255]), [0, 255, 255]);
+        assert_eq!(rgb_from_inverted_cmyk([255, 128, 0, 128]), [128, 64, 0]);
+        let samples = [[200_u8, 100, 50, 220]; 64].concat();
+        let bytes = encode(8, 8, ColorSpace::JCS_CMYK, &samples, false);
+        let decoded = decode(&bytes, &Limits::default()).unwrap();
+        let expected = rgb_from_inverted_cmyk([200, 100, 50, 220]);
+        for pixel in decoded.pixels() {
+            // A uniform block loses at most a level or two to quantisation.
+            assert!(
+                pixel.0.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 2),
+                "{pixel:?} {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_cut_is_truncated() {
+        let picture = gradient(40, 33);
+        for progressive in [false, true] {
+            let bytes = encode(40, 33, ColorSpace::JCS_RGB, &picture, progressive);
+            for end in (3..bytes.len() - 2).step_by(7) {
+                let error = decode(&bytes[..end], &Limits::default()).unwrap_err();
+                assert_eq!(error.reason, Reason::Truncated, "cut at {end}: {error}");
+            }
+            assert!(decode(&bytes, &Limits::default()).is_ok());
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_end_are_passed_over() {
+        let picture = gradient(40, 33);
+        let bytes = encode(40, 33, ColorSpace::JCS_RGB, &picture, false);
+        let plain = decode(&bytes, &Limits::default()).unwrap();
+        let trailed = [&bytes[..], b"\0\0junk"].concat();
+        assert_eq!(decode(&trailed, &Limits::default()).unwrap(), plain);
+    }
+
+    #[test]
+    fn header_decides_the_size() {
+        let mut bytes = encode(16, 16, ColorSpace::JCS_GRAYSCALE, &[90; 256], false);
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
+        assert_eq!(decode(&bytes, &Limits::default()).unwrap_err().reason, Reason::TooLarge);
+    }
+}
