@@ -4,5 +4,6 @@ mod backbone;
 mod error;
 mod observer;
 
+pub use backbone::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use error::{Error, ErrorKind, Result};
 pub use observer::{Observer, Quiet, Unit};
