@@ -5,6 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::{ExternalDataProblem, NotOnnx};
+
 /// What can go wrong in `lastlayer`; each variant keeps the path and the source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,6 +48,60 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
 
+    // errors: models
+    /// A model file is something else than ONNX, or damaged.
+    #[error("`{}` is no ONNX model that can be read: {source}", path.display())]
+    NotOnnx {
+        /// The model file.
+        path: PathBuf,
+        /// What it is instead.
+        source: NotOnnx,
+    },
+
+    /// A model takes something else than RGB pictures.
+    #[error("`{}` does not take one batch of RGB pictures: {found}", path.display())]
+    ModelInput {
+        /// The model file.
+        path: PathBuf,
+        /// The inputs it has.
+        found: String,
+    },
+
+    /// A model is readable, but no feature extractor can be made of it.
+    #[error("no features can be taken from `{}`: {problem}", path.display())]
+    Model {
+        /// The model file.
+        path: PathBuf,
+        /// What stands in the way.
+        problem: String,
+        /// What the user can do.
+        hint: String,
+    },
+
+    /// The tensor that was asked for is not computed in the model.
+    #[error("`{}` computes no tensor named `{tensor}`", path.display())]
+    UnknownTensor {
+        /// The model file.
+        path: PathBuf,
+        /// The name asked for.
+        tensor: String,
+        /// Names that could be meant, the best first.
+        candidates: Vec<String>,
+    },
+
+    /// A weight of a model lies in another file, and can't be read from there.
+    #[error("cannot read the weight `{tensor}` of `{}` from `{}`: {source}", path.display(), file.display())]
+    ExternalData {
+        /// The model file.
+        path: PathBuf,
+        /// The weight.
+        tensor: String,
+        /// The file that should hold it.
+        file: PathBuf,
+        /// What went wrong.
+        source: Box<ExternalDataProblem>,
+    },
+
     /// The user pressed Ctrl-C; what was finished is kept.
     #[error("interrupted")]
     Interrupted,
@@ -76,7 +132,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Usage(_) => ErrorKind::Usage,
+            Self::Usage(_) | Self::UnknownTensor { .. } => ErrorKind::Usage,
             Self::Interrupted => ErrorKind::Interrupted,
             _ => ErrorKind::Failed,
         }
@@ -89,6 +145,18 @@ impl Error {
             Self::Dataset { hint, .. } => Some(hint.clone()),
             Self::Damaged { .. } => Some("remove the file; `lastlayer extract` computes what is missing".to_owned()),
             Self::Interrupted => Some("what was finished is kept: run the same command again to go on".to_owned()),
+            Self::NotOnnx { source, .. } => Some(source.hint().to_owned()),
+            Self::ModelInput { .. } => {
+                Some("one input of f32 [batch, 3, height, width] is needed, channels first".to_owned())
+            }
+            Self::Model { hint, .. } => Some(hint.clone()),
+            Self::UnknownTensor { candidates, .. } if !candidates.is_empty() => {
+                let names: Vec<String> = candidates.iter().map(|name| format!("`{name}`")).collect();
+                Some(format!("features could be {}", names.join(", ")))
+            }
+            Self::ExternalData { .. } => {
+                Some("keep the model and the weight files that came with it in one folder".to_owned())
+            }
             _ => None,
         }
     }

@@ -2,13 +2,32 @@
 
 mod backbone;
 mod cache;
+#[doc(hidden)]
+pub mod cli;
 mod dataset;
+mod engine;
 mod error;
+mod extract;
+mod features;
+pub mod head;
 mod observer;
 mod picture;
+mod pipeline;
+mod predict;
+mod space;
 
+pub use backbone::{
+    Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, NotOnnx, Place, Runtime, RuntimeOptions, Session,
+    SessionOptions, ZooModel, models, registered_providers,
+};
 pub use cache::{Cache, FeatureSpace, Origin, RowKey, Space, SpaceId};
 pub use dataset::{Dataset, EXTENSIONS, Ignored, Sample, Split};
+pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
+pub use extract::{ExtractOptions, ExtractReport, Failure, extract};
+pub use features::{LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
 pub use observer::{Observer, Quiet, Unit};
 pub use picture::{DECODER, Exif, Limits, PictureError, Reason, Transform};
+pub use pipeline::Busy;
+pub use predict::{Classifier, PredictOptions, Prediction};
+pub use space::{Precision, SpaceDescription};

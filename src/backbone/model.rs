@@ -1,0 +1,69 @@
+//! A backbone file as the rest of the program sees it: a network cut at its features, with its identity.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::graph::FeatureModel;
+use crate::cache::Origin;
+use crate::error::{Error, Result};
+use crate::picture::{Exif, Transform};
+use crate::space::SpaceDescription;
+
+/// A frozen network, cut at its features, with its identity.
+#[derive(Debug, Clone)]
+pub struct Backbone {
+    origin: Origin,
+    blake3: String,
+    model: FeatureModel,
+}
+
+impl Backbone {
+    /// Reads the ONNX classifier in `file`; `name` is how the user called it.
+    ///
+    /// `feature` names the tensor to take as the feature. Default: the input of the last classifier layer.
+    ///
+    /// # Errors
+    /// When the file can't be read, is no ONNX model, or is none that turns a picture into features.
+    pub fn open(name: &str, file: &Path, feature: Option<&str>) -> Result<Self> {
+        let bytes = Bytes::from(std::fs::read(file).map_err(Error::io("read", file))?);
+        let blake3 = blake3::hash(&bytes).to_hex().to_string();
+        let model = FeatureModel::from_bytes(bytes, file, feature)?;
+        let file = std::fs::canonicalize(file).map_err(Error::io("open", file))?;
+        Ok(Self { origin: Origin { name: name.to_owned(), file }, blake3, model })
+    }
+
+    /// Where it was read from.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// blake3 of its bytes, hexadecimal.
+    #[must_use]
+    pub fn blake3(&self) -> &str {
+        &self.blake3
+    }
+
+    /// The network, ready to run.
+    #[must_use]
+    pub fn model(&self) -> &FeatureModel {
+        &self.model
+    }
+
+    /// The feature space of this backbone after torchvision's validation transform for its input size.
+    ///
+    /// # Errors
+    /// When its input is not square.
+    pub fn space(&self, exif: Exif) -> Result<SpaceDescription> {
+        let (height, width) = self.model.input_size;
+        if height != width {
+            return Err(Error::Usage(format!(
+                "`{}` takes pictures of {width}×{height} pixels; only square inputs are supported",
+                self.origin.file.display()
+            )));
+        }
+        let transform = Transform { exif, ..Transform::for_input(height) };
+        Ok(SpaceDescription::new(&self.blake3, &self.model.output, transform))
+    }
+}
