@@ -100,6 +100,85 @@ pub enum Error {
         file: PathBuf,
         /// What went wrong.
         source: Box<ExternalDataProblem>,
+    // ONNX Runtime, fetching and the model zoo.
+    /// No usable ONNX Runtime library was found, and none could be fetched.
+    #[error("cannot find ONNX Runtime 1.22 or newer; tried\n{}", bullets(attempts))]
+    RuntimeMissing {
+        /// Each place that was tried, with the reason why it was not taken.
+        attempts: Vec<String>,
+        /// Whether fetching was forbidden.
+        offline: bool,
+    },
+
+    /// The ONNX Runtime library that the user named cannot be used.
+    #[error("cannot load ONNX Runtime from `{}` (given by {origin}): {source}", path.display())]
+    RuntimeLibrary {
+        /// The file or folder named.
+        path: PathBuf,
+        /// Which option or variable named it.
+        origin: &'static str,
+        /// What the loader said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// ONNX Runtime refused a model or failed on a batch.
+    #[error("ONNX Runtime cannot {action}: {source}")]
+    Inference {
+        /// What was tried: `load the model`, `run the model` …
+        action: &'static str,
+        /// What ONNX Runtime said.
+        source: ort::Error,
+    },
+
+    /// A model takes or gives something else than a batch of pictures and a row of features.
+    #[error("the model does not fit: {0}")]
+    ModelShape(String),
+
+    /// The device asked for cannot be used.
+    #[error("cannot use device `{device}`: {reason}")]
+    Device {
+        /// The device as given on the command line.
+        device: String,
+        /// The ONNX Runtime library that was asked.
+        library: PathBuf,
+        /// What ONNX Runtime said.
+        reason: String,
+    },
+
+    /// A file could not be fetched from any of its sources.
+    #[error("cannot fetch {what}\n{}", bullets(attempts))]
+    Fetch {
+        /// What was wanted.
+        what: String,
+        /// Each source with what happened there.
+        attempts: Vec<String>,
+    },
+
+    /// A backbone was named that is neither a file nor in the zoo.
+    #[error("unknown backbone `{name}`; known are {}", known.join(", "))]
+    UnknownModel {
+        /// The name given.
+        name: String,
+        /// The names the zoo has.
+        known: Vec<String>,
+    },
+
+    /// The backbone's file does not exist.
+    #[error("there is no backbone file `{}`", path.display())]
+    ModelNotFound {
+        /// The file named.
+        path: PathBuf,
+    },
+
+    /// A zoo model is on no disk, and fetching is forbidden.
+    #[error("backbone `{name}` is not on this computer and `--offline` forbids fetching it")]
+    ModelOffline {
+        /// The zoo name.
+        name: String,
+        /// Where the file is looked for.
+        file: PathBuf,
+        /// Where it can be had.
+        origin: String,
     },
 
     /// The user pressed Ctrl-C; what was finished is kept.
@@ -133,6 +212,10 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Usage(_) | Self::UnknownTensor { .. } => ErrorKind::Usage,
+            Self::Usage(_)
+            | Self::RuntimeLibrary { .. }
+            | Self::UnknownModel { .. }
+            | Self::ModelNotFound { .. } => ErrorKind::Usage,
             Self::Interrupted => ErrorKind::Interrupted,
             _ => ErrorKind::Failed,
         }
@@ -156,8 +239,37 @@ impl Error {
             }
             Self::ExternalData { .. } => {
                 Some("keep the model and the weight files that came with it in one folder".to_owned())
+            Self::RuntimeMissing { offline, .. } => Some(format!(
+                "install it with `pip install onnxruntime`, or name the library file with `--ort-lib`{}",
+                if *offline { ", or drop `--offline` to have it fetched once" } else { "" }
+            )),
+            Self::RuntimeLibrary { origin, .. } => Some(format!(
+                "{origin} must name the ONNX Runtime library (libonnxruntime.so, .dylib or onnxruntime.dll) of version 1.22 \
+                 or newer, or its folder; without it the usual places are searched"
+            )),
+            Self::Device { library, .. } => Some(format!(
+                "the library loaded is `{}`; CUDA needs onnxruntime-gpu (`pip install onnxruntime-gpu`, or `--ort-lib`) with \
+                 CUDA 13 and cuDNN 9, and an NVIDIA driver; `--device cpu` always works",
+                library.display()
+            )),
+            Self::Fetch { .. } => Some(
+                "check the connection and run the same command again: a partial download is continued where it stopped".to_owned(),
+            ),
+            Self::UnknownModel { .. } => {
+                Some("name one of these, or give the path of an ONNX file: `./name.onnx`".to_owned())
+            }
+            Self::ModelNotFound { .. } => {
+                Some("check the path; a name without `.onnx` and without a slash means a model of the zoo".to_owned())
+            }
+            Self::ModelOffline { file, origin, .. } => {
+                Some(format!("get it by hand from {origin} and put it at `{}`, or drop `--offline`", file.display()))
             }
             _ => None,
         }
     }
+}
+
+/// One indented line for each item.
+fn bullets(items: &[String]) -> String {
+    items.iter().map(|item| format!("  - {item}")).collect::<Vec<_>>().join("\n")
 }

@@ -1,0 +1,404 @@
+//! Fetches one file over HTTP so that it is either complete and verified at its destination, or not there at all.
+//!
+//! Models and the ONNX Runtime archive are tens of megabytes and come over bad lines: a stopped download goes on where it
+//! stopped, a mirror that lies or hangs is left for the next. What is fetched, and from where, is its callers' business.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{Error, Observer, Result, Unit};
+
+/// Bytes after which a broken connection counts as progress and not as a failed try.
+const PROGRESS_BYTES: u64 = 64 * 1024;
+
+/// One file to fetch.
+#[derive(Debug)]
+pub(crate) struct Download<'a> {
+    /// What it is, for progress and errors.
+    pub(crate) what: &'a str,
+    /// Where it can be had; tried in this order.
+    pub(crate) urls: &'a [String],
+    /// The SHA-256 of the whole file, 64 hex digits.
+    pub(crate) sha256: &'a str,
+    /// The length in bytes, where it is known.
+    pub(crate) size: Option<u64>,
+    /// Where it goes; while incomplete, `<destination>.part` is written.
+    pub(crate) destination: &'a Path,
+}
+
+/// How long to wait for a server, and how often to try again.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// For a name to resolve, and again for a connection to stand. Default: 5 s.
+    pub(crate) connect: Duration,
+    /// Without a single byte arriving. Default: 30 s.
+    pub(crate) stall: Duration,
+    /// Tries in a row that bring nothing before a mirror is given up. Default: 3.
+    pub(crate) tries: u32,
+    /// Before trying a server again. Default: 1 s.
+    pub(crate) pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            stall: Duration::from_secs(30),
+            tries: 3,
+            pause: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Fetches `download` with the default [`Limits`].
+///
+/// # Errors
+/// [`Error::Fetch`] with what happened at each URL, [`Error::Interrupted`], or [`Error::Io`] for the disk.
+pub(crate) fn fetch(download: &Download<'_>, observer: &dyn Observer) -> Result<()> {
+    fetch_within(&Limits::default(), download, observer)
+}
+
+/// Fetches `download` within `limits`; see [`fetch`].
+pub(crate) fn fetch_within(limits: &Limits, download: &Download<'_>, observer: &dyn Observer) -> Result<()> {
+    if let Some(folder) = download.destination.parent() {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
+    let lock_path = with_suffix(download.destination, ".part.lock");
+    let lock = lock(&lock_path, observer)?;
+    // Whoever held the lock before may have fetched it.
+    if !is_complete(download)? {
+        fetch_locked(limits, download, observer)?;
+    }
+    // Only now: a process that still waits for the removed file finds the destination complete.
+    drop(lock);
+    let _ = fs::remove_file(&lock_path);
+    Ok(())
+}
+
+fn fetch_locked(limits: &Limits, download: &Download<'_>, observer: &dyn Observer) -> Result<()> {
+    let agent = agent(limits);
+    let mut part = Part::open(&with_suffix(download.destination, ".part"))?;
+    let mut attempts = Vec::new();
+    for url in download.urls {
+        match fetch_from(url, limits, &agent, download, &mut part, observer)? {
+            Ok(()) => return part.persist(download.destination),
+            Err(reason) => attempts.push(format!("{url}: {reason}")),
+        }
+    }
+    if part.length == 0 {
+        part.remove();
+    }
+    Err(Error::Fetch { what: download.what.to_owned(), attempts })
+}
+
+/// Tries one mirror until it has given the verified file, or a reason to give it up.
+fn fetch_from(
+    url: &str,
+    limits: &Limits,
+    agent: &ureq::Agent,
+    download: &Download<'_>,
+    part: &mut Part,
+    observer: &dyn Observer,
+) -> Result<Result<(), String>> {
+    let mut fruitless = 0;
+    loop {
+        let before = part.length;
+        let failure = if download.size == Some(before) && before > 0 {
+            None
+        } else {
+            observer.begin(download.what, download.size, Unit::Bytes);
+            let outcome = transfer(url, agent, download, part, observer);
+            observer.end();
+            outcome?.err()
+        };
+        let failure = match failure {
+            None => {
+                let found = part.hash();
+                if found.eq_ignore_ascii_case(download.sha256) {
+                    return Ok(Ok(()));
+                }
+                part.restart()?;
+                let reason = format!("sha256 is {found}, expected {}", download.sha256);
+                // With a resumed beginning it may be that which is wrong, and not this mirror.
+                if before > 0 { Failure::Again(reason) } else { Failure::GiveUp(reason) }
+            }
+            Some(failure) => failure,
+        };
+        let reason = match failure {
+            Failure::GiveUp(reason) => return Ok(Err(reason)),
+            Failure::Again(reason) => reason,
+        };
+        fruitless = if part.length >= before + PROGRESS_BYTES { 0 } else { fruitless + 1 };
+        if fruitless >= limits.tries {
+            return Ok(Err(reason));
+        }
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        std::thread::sleep(limits.pause);
+    }
+}
+
+/// Why one request did not bring the file.
+enum Failure {
+    /// The same mirror may well succeed.
+    Again(String),
+    /// It will not.
+    GiveUp(String),
+}
+
+/// One request: appends what comes to `part`.
+fn transfer(
+    url: &str,
+    agent: &ureq::Agent,
+    download: &Download<'_>,
+    part: &mut Part,
+    observer: &dyn Observer,
+) -> Result<Result<(), Failure>> {
+    // Ranges count bytes of the file itself, so no compression on the way.
+    let mut request = agent.get(url).header("accept-encoding", "identity");
+    if part.length > 0 {
+        request = request.header("range", format!("bytes={}-", part.length));
+    }
+    let mut response = match request.call() {
+        Ok(response) => response,
+        Err(error) => return Ok(Err(Failure::GiveUp(error.to_string()))),
+    };
+    let status = response.status();
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let announced = match status.as_u16() {
+        206 => match header("content-range").and_then(parse_content_range) {
+            Some((start, total)) if start == part.length => total,
+            _ => {
+                part.restart()?;
+                return Ok(Err(Failure::Again("the server answered with another range than asked for".to_owned())));
+            }
+        },
+        200 => {
+            let length = header("content-length").and_then(|value| value.parse().ok());
+            part.restart()?;
+            length
+        }
+        416 => {
+            part.restart()?;
+            return Ok(Err(Failure::Again("the server has less than is here already (HTTP 416)".to_owned())));
+        }
+        408 | 429 | 500.. => return Ok(Err(Failure::Again(format!("HTTP {status}")))),
+        _ => return Ok(Err(Failure::GiveUp(format!("HTTP {status}")))),
+    };
+    if let (Some(announced), Some(size)) = (announced, download.size)
+        && announced != size
+    {
+        return Ok(Err(Failure::GiveUp(format!("the server's file has {announced} bytes, expected {size}"))));
+    }
+    let expected = download.size.or(announced);
+    observer.advance(part.length);
+
+    let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        if observer.interrupted() {
+            part.flush()?;
+            return Err(Error::Interrupted);
+        }
+        let count = match body.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                let progress = progress(part.length, expected);
+                return Ok(Err(Failure::Again(format!("the connection broke after {progress}: {error}"))));
+            }
+        };
+        part.append(&buffer[..count])?;
+        observer.advance(count as u64);
+        if expected.is_some_and(|expected| part.length > expected) {
+            part.restart()?;
+            return Ok(Err(Failure::GiveUp("the server sends more than the file's length".to_owned())));
+        }
+    }
+    if expected.is_some_and(|expected| part.length < expected) {
+        let progress = progress(part.length, expected);
+        return Ok(Err(Failure::Again(format!("the server ended after {progress}"))));
+    }
+    Ok(Ok(()))
+}
+
+/// Fetches a small text, such as a release's description; at most one MiB.
+pub(crate) fn fetch_text(url: &str, limits: &Limits) -> Result<String, String> {
+    let mut response = agent(limits).get(url).call().map_err(|error| error.to_string())?;
+    if response.status() != 200 {
+        return Err(format!("HTTP {}", response.status()));
+    }
+    response.body_mut().with_config().limit(1 << 20).read_to_string().map_err(|error| error.to_string())
+}
+
+fn agent(limits: &Limits) -> ureq::Agent {
+    let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+    ureq::Agent::config_builder()
+        .tls_config(tls)
+        .http_status_as_error(false)
+        .timeout_resolve(Some(limits.connect))
+        .timeout_connect(Some(limits.connect))
+        .timeout_recv_response(Some(limits.stall))
+        .timeout_per_read(Some(limits.stall))
+        .timeout_per_write(Some(limits.stall))
+        .user_agent(concat!("lastlayer/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into()
+}
+
+/// The file that is being written, with the hash of what it holds.
+struct Part {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    hasher: Sha256,
+}
+
+impl Part {
+    /// Opens or makes the file and hashes what an earlier run left in it.
+    fn open(path: &Path) -> Result<Self> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(Error::io("write", path))?;
+        let mut hasher = Sha256::new();
+        let length = io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(Error::io("read", path))?;
+        Ok(Self { path: path.to_path_buf(), file, length, hasher })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.file.set_len(0).map_err(Error::io("write", &self.path))?;
+        self.file.seek(SeekFrom::Start(0)).map_err(Error::io("write", &self.path))?;
+        self.hasher = Sha256::new();
+        self.length = 0;
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io("write", &self.path))
+    }
+
+    fn hash(&self) -> String {
+        hex(&self.hasher.clone().finalize())
+    }
+
+    fn persist(self, destination: &Path) -> Result<()> {
+        self.flush()?;
+        // Windows renames no open file.
+        drop(self.file);
+        fs::rename(&self.path, destination).map_err(Error::io("write", destination))?;
+        sync_folder(destination);
+        Ok(())
+    }
+
+    fn remove(self) {
+        drop(self.file);
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Makes a rename durable, where the system offers that.
+fn sync_folder(file: &Path) {
+    if cfg!(unix)
+        && let Some(Ok(folder)) = file.parent().map(File::open)
+    {
+        let _ = folder.sync_all();
+    }
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The SHA-256 of a file as 64 lower-case hex digits.
+pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let mut hasher = Sha256::new();
+    io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(Error::io("read", path))?;
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Bytes as lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Takes the lock on `path`, waiting for another process that holds it.
+pub(crate) fn lock(path: &Path, observer: &dyn Observer) -> Result<File> {
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(Error::io("lock", path))?;
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // Some network file systems have no locks; then two processes may fetch the same file twice.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
+            Err(TryLockError::WouldBlock) => {
+                if !told {
+                    observer.note("waiting for another process that fetches the same file");
+                    told = true;
+                }
+                if observer.interrupted() {
+                    return Err(Error::Interrupted);
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+fn is_complete(download: &Download<'_>) -> Result<bool> {
+    Ok(download.destination.is_file()
+        && sha256_of_file(download.destination)?.eq_ignore_ascii_case(download.sha256))
+}
+
+/// `bytes 5-9/10` as `(5, Some(10))`; a total of `*` is `None`.
+fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
+}
+
+fn progress(length: u64, expected: Option<u64>) -> String {
+    match expected {
+        Some(expected) => format!("{length} of {expected} bytes"),
+        None => format!("{length} bytes"),
+    }
+}
+
+/// `path` with `suffix` behind its file name.
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+#[path = "download_tests.rs"]
+mod tests;

@@ -1,0 +1,405 @@
+//! Runs a frozen network on batches: `[n, c, h, w]` pictures in, `[n, d]` features out, on the device that is asked for.
+//!
+//! Which tensor is the feature, and what a picture must look like, is decided elsewhere. Features are given back as they
+//! come, also where they are not finite: the caller knows which picture a row belongs to.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ort::ep::ExecutionProvider as _;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::{TensorRef, ValueType};
+use prost::Message as _;
+
+use super::onnx;
+use super::runtime::Runtime;
+use crate::{Error, Observer, Result};
+
+/// Where a network runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The first CUDA device if the ONNX Runtime library can use it, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// One CUDA device, or an error.
+    Cuda {
+        /// Its number, as `nvidia-smi` counts.
+        id: u32,
+    },
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda { id } => write!(formatter, "cuda:{id}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || Error::Usage(format!("unknown device `{text}`; use `auto`, `cpu`, `cuda` or `cuda:N`"));
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda { id: 0 }),
+            _ => {
+                let digits = text.strip_prefix("cuda:").ok_or_else(unknown)?;
+                // No sign, and no more than ONNX Runtime's own type for it holds.
+                let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+                let id = digits.parse::<i32>().ok().filter(|_| is_number).ok_or_else(unknown)?;
+                Ok(Self::Cuda { id: id.unsigned_abs() })
+            }
+        }
+    }
+}
+
+/// How a network is run.
+#[derive(Debug, Clone)]
+pub struct SessionOptions<'a> {
+    /// The name of the tensor that takes the pictures.
+    pub input: &'a str,
+    /// The name of the tensor that gives the features.
+    pub output: &'a str,
+    /// Channels, height and width of one picture.
+    pub picture: [usize; 3],
+    /// Where to run.
+    pub device: Device,
+    /// Threads on the CPU; at least 1.
+    pub threads: usize,
+}
+
+/// A network that is ready to run.
+pub struct Session {
+    inner: ort::session::Session,
+    input: String,
+    output: String,
+    picture: [usize; 3],
+    fixed_batch: Option<usize>,
+    feature_dim: Option<usize>,
+    device_name: String,
+}
+
+impl Session {
+    /// Opens the ONNX model `model` for running.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a CUDA device is asked for and can't be used; [`Error::ModelShape`] if the model has no such
+    /// tensors or takes other pictures; [`Error::Inference`] if ONNX Runtime can't load it.
+    pub fn open(
+        runtime: &Runtime,
+        model: &[u8],
+        options: &SessionOptions<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let (inner, device_name) = open_on_device(runtime, model, options, observer)?;
+        let mut session = Self {
+            inner,
+            input: options.input.to_owned(),
+            output: options.output.to_owned(),
+            picture: options.picture,
+            fixed_batch: None,
+            feature_dim: None,
+            device_name,
+        };
+        session.check_tensors()?;
+        Ok(session)
+    }
+
+    /// Computes the features of `n` pictures.
+    ///
+    /// `batch`: `[n, c, h, w]` row-major f32. Returns `[n, d]` row-major f32, where `d` is `len() / n`; values may be
+    /// infinite or NaN.
+    ///
+    /// # Errors
+    /// [`Error::ModelShape`] if the output is no `[n, d]`; [`Error::Inference`] if ONNX Runtime fails.
+    ///
+    /// # Panics
+    /// If `batch` is not of length `n * c * h * w`.
+    pub fn run(&mut self, batch: &[f32], n: usize) -> Result<Vec<f32>> {
+        let length: usize = self.picture.iter().product();
+        assert_eq!(batch.len(), n * length, "the batch holds n pictures");
+        let Some(step) = self.fixed_batch else {
+            return if n == 0 { Ok(Vec::new()) } else { self.run_once(batch, n) };
+        };
+        // A model of a fixed batch size is run in pieces of it, the last filled up with black pictures.
+        let mut features = Vec::new();
+        for piece in batch.chunks(step * length) {
+            let count = piece.len() / length;
+            if count == step {
+                features.extend(self.run_once(piece, step)?);
+            } else {
+                let mut padded = piece.to_vec();
+                padded.resize(step * length, 0.0);
+                let all = self.run_once(&padded, step)?;
+                features.extend_from_slice(&all[..all.len() / step * count]);
+            }
+        }
+        Ok(features)
+    }
+
+    /// The device that really runs: `cpu` or `cuda:0`.
+    #[must_use]
+    pub fn device_name(&self) -> &str {
+        &self.device_name
+    }
+
+    /// The length of a feature, where the model declares it or a batch has been run.
+    #[must_use]
+    pub fn feature_dim(&self) -> Option<usize> {
+        self.feature_dim
+    }
+
+    fn run_once(&mut self, batch: &[f32], n: usize) -> Result<Vec<f32>> {
+        let failed = |source| Error::Inference { action: "run the model", source };
+        let [channels, height, width] = self.picture;
+        let pictures = TensorRef::from_array_view(([n, channels, height, width], batch)).map_err(failed)?;
+        let outputs = self.inner.run(ort::inputs![self.input.as_str() => pictures]).map_err(failed)?;
+        let output = outputs
+            .get(self.output.as_str())
+            .ok_or_else(|| Error::ModelShape(format!("it gave no tensor `{}`", self.output)))?;
+        let (shape, features) = output.try_extract_tensor::<f32>().map_err(failed)?;
+        let dim = feature_dim(shape, n).ok_or_else(|| {
+            Error::ModelShape(format!("`{}` is {:?} for {n} pictures, expected [{n}, d]", self.output, &shape[..]))
+        })?;
+        self.feature_dim = Some(dim);
+        Ok(features.to_vec())
+    }
+
+    /// Finds the two tensors, and refuses pictures which the model says it can't take.
+    fn check_tensors(&mut self) -> Result<()> {
+        let input = declared_shape("input", self.inner.inputs(), &self.input)?;
+        if let Some(shape) = &input {
+            let wanted: Vec<_> = self.picture.iter().map(|&length| length as i64).collect();
+            let fits = shape.len() == 4 && shape[1..].iter().zip(&wanted).all(|(&has, &want)| has < 0 || has == want);
+            if !fits {
+                return Err(Error::ModelShape(format!(
+                    "`{}` takes {shape:?} (-1 is any), but pictures are [n, {}, {}, {}]",
+                    self.input, wanted[0], wanted[1], wanted[2]
+                )));
+            }
+            self.fixed_batch = usize::try_from(shape[0]).ok().filter(|&batch| batch > 0);
+        }
+        let output = declared_shape("output", self.inner.outputs(), &self.output)?;
+        self.feature_dim =
+            output.as_deref().and_then(|shape| shape.get(1)).and_then(|&dim| usize::try_from(dim).ok());
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Session")
+            .field("input", &self.input)
+            .field("output", &self.output)
+            .field("picture", &self.picture)
+            .field("device", &self.device_name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `d` of a shape `[n, d]`; trailing ones, as a pooling without a flatten leaves them, don't matter.
+fn feature_dim(shape: &[i64], n: usize) -> Option<usize> {
+    match shape {
+        [batch, dim, rest @ ..] if usize::try_from(*batch) == Ok(n) && rest.iter().all(|&length| length == 1) => {
+            usize::try_from(*dim).ok().filter(|&dim| dim > 0)
+        }
+        _ => None,
+    }
+}
+
+/// The shape a model declares for one of its tensors; `None` if it declares none.
+fn declared_shape(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Result<Option<Vec<i64>>> {
+    let Some(outlet) = outlets.iter().find(|outlet| outlet.name() == name) else {
+        let names: Vec<_> = outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect();
+        return Err(Error::ModelShape(format!("it has no {kind} `{name}`, only {}", names.join(", "))));
+    };
+    match outlet.dtype() {
+        ValueType::Tensor { ty: ort::value::TensorElementType::Float32, shape, .. } => {
+            Ok((!shape.is_empty()).then(|| shape.to_vec()))
+        }
+        other => Err(Error::ModelShape(format!("{kind} `{name}` is {other}, expected a tensor of f32"))),
+    }
+}
+
+fn open_on_device(
+    runtime: &Runtime,
+    model: &[u8],
+    options: &SessionOptions<'_>,
+    observer: &dyn Observer,
+) -> Result<(ort::session::Session, String)> {
+    let cuda = match options.device {
+        Device::Cpu => None,
+        Device::Cuda { id } => Some(id),
+        // A library that is for the CPU alone is nothing to warn about.
+        Device::Auto if ort::ep::CUDA::is_available().unwrap_or(false) => Some(0),
+        Device::Auto => {
+            tracing::debug!("this ONNX Runtime library has no CUDA; running on the CPU");
+            None
+        }
+    };
+    if let Some(id) = cuda {
+        preload_cuda(runtime.path());
+        match open_session(runtime, model, options.threads, Some(id)) {
+            Ok(session) => return Ok((session, Device::Cuda { id }.to_string())),
+            Err(error) if options.device == Device::Auto => {
+                observer.warn(&format!("CUDA cannot be used, running on the CPU: {}", one_line(&error)));
+            }
+            Err(error) => {
+                return Err(Error::Device {
+                    device: options.device.to_string(),
+                    library: runtime.path().to_path_buf(),
+                    reason: one_line(&error),
+                });
+            }
+        }
+    }
+    let session = open_session(runtime, model, options.threads, None)
+        .map_err(|source| Error::Inference { action: "load the model", source })?;
+    Ok((session, Device::Cpu.to_string()))
+}
+
+fn open_session(
+    runtime: &Runtime,
+    model: &[u8],
+    threads: usize,
+    cuda: Option<u32>,
+) -> ort::Result<ort::session::Session> {
+    let mut builder = ort::session::Session::builder(runtime.environment())?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(threads.max(1))?
+        .with_inter_threads(1)?
+        // Decoding threads want the cores in which ONNX Runtime would wait busily.
+        .with_intra_op_spinning(false)?
+        .with_log_level(ort::logging::LogLevel::Warning)?;
+    if let Some(id) = cuda {
+        builder = builder.with_execution_providers([cuda_provider(id)])?;
+    }
+    builder.commit_from_memory(model)
+}
+
+fn cuda_provider(id: u32) -> ort::ep::ExecutionProviderDispatch {
+    ort::ep::CUDA::default()
+        .with_device_id(id.try_into().unwrap_or(i32::MAX))
+        .with_arena_extend_strategy(ort::ep::ArenaExtendStrategy::SameAsRequested)
+        // The exhaustive search is slow for every new batch size and may choose other kernels in each run.
+        .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
+        // Features must not depend on the device beyond the last bits.
+        .with_tf32(false)
+        .build()
+        .error_on_failure()
+}
+
+fn one_line(error: &ort::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Loads the CUDA libraries that Python's `nvidia-*` packages keep beside onnxruntime-gpu, where the loader doesn't look.
+fn preload_cuda(library: &Path) {
+    for path in cuda_libraries(library) {
+        match ort::util::preload_dylib(&path) {
+            Ok(()) => tracing::debug!(path = %path.display(), "loaded"),
+            Err(error) => tracing::debug!(path = %path.display(), %error, "cannot be loaded"),
+        }
+    }
+}
+
+/// The files to load before `library`, each behind those it needs; none unless it lies in `site-packages/onnxruntime/capi`.
+fn cuda_libraries(library: &Path) -> Vec<PathBuf> {
+    const ORDER: [&str; 8] = ["cudart", "nvJitLink", "cublasLt", "cublas", "nvrtc", "curand", "cufft", "cudnn"];
+    let Some(packages) = library.ancestors().nth(3).map(|folder| folder.join("nvidia")) else {
+        return Vec::new();
+    };
+    let rank = |path: &Path| {
+        let name = path.file_name()?.to_str()?;
+        let stem = name.strip_prefix("lib").unwrap_or(name);
+        // The longest prefix: cublasLt is no cublas.
+        let rank = ORDER.iter().enumerate().filter(|(_, prefix)| stem.starts_with(**prefix)).max_by_key(|(_, p)| p.len())?;
+        let is_library = name.contains(".so") || name.ends_with(".dll");
+        is_library.then(|| (rank.0, name.len(), path.to_path_buf()))
+    };
+    let mut found: Vec<_> = walkdir::WalkDir::new(packages)
+        .max_depth(4)
+        .into_iter()
+        .flatten()
+        .filter(|entry| !entry.file_type().is_dir())
+        .filter_map(|entry| rank(entry.path()))
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, _, path)| path).collect()
+}
+
+/// The execution providers that this program can use, each with whether it really runs a model, or why not.
+pub fn registered_providers(runtime: &Runtime) -> Vec<(String, Result<(), String>)> {
+    let model = identity_model();
+    let try_provider = |cuda| open_session(runtime, &model, 1, cuda).map(|_| ()).map_err(|error| one_line(&error));
+    let cuda = match ort::ep::CUDA::is_available() {
+        Ok(true) => {
+            preload_cuda(runtime.path());
+            try_provider(Some(0))
+        }
+        Ok(false) => Err("this library is built without it".to_owned()),
+        Err(error) => Err(one_line(&error)),
+    };
+    vec![(ort::ep::CPU::NAME.to_owned(), try_provider(None)), (ort::ep::CUDA::NAME.to_owned(), cuda)]
+}
+
+/// The smallest model there is: one `Identity` of a `[1]` tensor.
+fn identity_model() -> Vec<u8> {
+    let node = onnx::NodeProto {
+        op_type: Some("Identity".to_owned()),
+        input: vec!["x".to_owned()],
+        output: vec!["y".to_owned()],
+        ..Default::default()
+    };
+    one_node_model(node, &[Some(1)], &[Some(1)])
+}
+
+/// A model of one node from `x` to `y`; a dimension of `None` is left open.
+fn one_node_model(node: onnx::NodeProto, input: &[Option<i64>], output: &[Option<i64>]) -> Vec<u8> {
+    let value = |name: &str, shape: &[Option<i64>]| onnx::ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(float_tensor(shape)),
+        ..Default::default()
+    };
+    let graph = onnx::GraphProto {
+        name: Some("g".to_owned()),
+        node: vec![node],
+        input: vec![value("x", input)],
+        output: vec![value("y", output)],
+        ..Default::default()
+    };
+    let opset = onnx::OperatorSetIdProto { domain: Some(String::new()), version: Some(13) };
+    let model = onnx::ModelProto {
+        ir_version: Some(7),
+        opset_import: vec![opset],
+        graph: Some(graph),
+        ..Default::default()
+    };
+    model.encode_to_vec()
+}
+
+fn float_tensor(shape: &[Option<i64>]) -> onnx::TypeProto {
+    use onnx::tensor_shape_proto::{Dimension, dimension};
+    let dim = shape
+        .iter()
+        .map(|length| Dimension { value: length.map(dimension::Value::DimValue), ..Default::default() })
+        .collect();
+    let tensor = onnx::type_proto::Tensor {
+        elem_type: Some(onnx::tensor_proto::DataType::Float as i32),
+        shape: Some(onnx::TensorShapeProto { dim }),
+    };
+    onnx::TypeProto { value: Some(onnx::type_proto::Value::TensorType(tensor)), ..Default::default() }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,192 @@
+//! Sessions on tiny models, whose features can be computed by hand.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::backbone::runtime::tests_runtime;
+use crate::{ErrorKind, Quiet};
+
+const OPTIONS: SessionOptions<'_> =
+    SessionOptions { input: "x", output: "y", picture: [3, 2, 2], device: Device::Cpu, threads: 1 };
+
+/// `[n, 3, 2, 2]` to the mean of each channel, `[n, 3, 1, 1]`.
+fn channel_means(batch: Option<i64>) -> Vec<u8> {
+    one_node("GlobalAveragePool", batch, &[batch, Some(3), Some(1), Some(1)])
+}
+
+fn one_node(op_type: &str, batch: Option<i64>, output: &[Option<i64>]) -> Vec<u8> {
+    let node = onnx::NodeProto {
+        op_type: Some(op_type.to_owned()),
+        input: vec!["x".to_owned()],
+        output: vec!["y".to_owned()],
+        ..Default::default()
+    };
+    one_node_model(node, &[batch, Some(3), Some(2), Some(2)], output)
+}
+
+fn pictures(n: usize) -> Vec<f32> {
+    (0..n * 12).map(|index| (index * index % 31) as f32).collect()
+}
+
+fn means(batch: &[f32]) -> Vec<f32> {
+    batch.chunks(4).map(|channel| channel.iter().sum::<f32>() / 4.0).collect()
+}
+
+#[test]
+fn devices_are_parsed_and_shown() {
+    for (text, device) in [
+        ("auto", Device::Auto),
+        ("cpu", Device::Cpu),
+        ("cuda:0", Device::Cuda { id: 0 }),
+        ("cuda:12", Device::Cuda { id: 12 }),
+    ] {
+        assert_eq!(text.parse::<Device>().unwrap(), device);
+        assert_eq!(device.to_string(), text);
+    }
+    assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda { id: 0 });
+    for wrong in ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:2147483648", "cuda0", "cpu:1"] {
+        let error = wrong.parse::<Device>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{wrong}");
+    }
+}
+
+#[test]
+fn batches_of_any_size_give_their_features() {
+    let mut session = Session::open(tests_runtime(), &channel_means(None), &OPTIONS, &Quiet).unwrap();
+    assert_eq!(session.device_name(), "cpu");
+    assert_eq!(session.feature_dim(), Some(3));
+    for n in [0, 1, 3, 1] {
+        let batch = pictures(n);
+        // Sums of a few small whole numbers, and division by four: exact.
+        assert_eq!(session.run(&batch, n).unwrap(), means(&batch), "n = {n}");
+    }
+}
+
+#[test]
+fn a_fixed_batch_size_is_met_in_pieces() {
+    let mut session = Session::open(tests_runtime(), &channel_means(Some(2)), &OPTIONS, &Quiet).unwrap();
+    for n in [0, 1, 2, 5] {
+        let batch = pictures(n);
+        assert_eq!(session.run(&batch, n).unwrap(), means(&batch), "n = {n}");
+    }
+}
+
+#[test]
+fn features_that_are_not_finite_come_through() {
+    let mut session = Session::open(tests_runtime(), &channel_means(None), &OPTIONS, &Quiet).unwrap();
+    let mut batch = pictures(2);
+    batch[0] = f32::NAN;
+    batch[23] = f32::INFINITY;
+    let features = session.run(&batch, 2).unwrap();
+    assert!(features[0].is_nan() && features[5] == f32::INFINITY, "{features:?}");
+    assert_eq!(features[1..5], means(&batch)[1..5]);
+}
+
+#[test]
+fn an_output_that_is_no_row_a_picture_is_refused() {
+    // Its declared shape is open, so only the run can tell.
+    let model = one_node("Identity", None, &[None, None, None, None]);
+    let mut session = Session::open(tests_runtime(), &model, &OPTIONS, &Quiet).unwrap();
+    let error = session.run(&pictures(2), 2).unwrap_err().to_string();
+    assert!(error.contains("`y` is [2, 3, 2, 2] for 2 pictures, expected [2, d]"), "{error}");
+}
+
+#[test]
+fn what_does_not_fit_is_said_when_opened() {
+    let runtime = tests_runtime();
+    let model = channel_means(None);
+    let open = |options: &SessionOptions<'_>| Session::open(runtime, &model, options, &Quiet).unwrap_err().to_string();
+    let error = open(&SessionOptions { picture: [3, 4, 2], ..OPTIONS });
+    assert!(error.contains("`x` takes [-1, 3, 2, 2]") && error.contains("[n, 3, 4, 2]"), "{error}");
+    let error = open(&SessionOptions { input: "data", ..OPTIONS });
+    assert!(error.contains("no input `data`, only `x`"), "{error}");
+    let error = open(&SessionOptions { output: "feature", ..OPTIONS });
+    assert!(error.contains("no output `feature`, only `y`"), "{error}");
+    let error = Session::open(runtime, b"not a model", &OPTIONS, &Quiet).unwrap_err().to_string();
+    assert!(error.starts_with("ONNX Runtime cannot load the model: "), "{error}");
+}
+
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Observer for Warnings {
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+#[test]
+fn without_cuda_auto_is_the_cpu_in_silence_and_cuda_an_error() {
+    if ort::ep::CUDA::is_available().is_ok_and(|available| available && tests_runtime().version() != "") {
+        return;
+    }
+    let (runtime, model) = (tests_runtime(), channel_means(None));
+    let warnings = Warnings::default();
+    let auto = SessionOptions { device: Device::Auto, ..OPTIONS };
+    assert_eq!(Session::open(runtime, &model, &auto, &warnings).unwrap().device_name(), "cpu");
+    assert!(warnings.0.lock().unwrap().is_empty());
+
+    let cuda = SessionOptions { device: Device::Cuda { id: 1 }, ..OPTIONS };
+    let error = Session::open(runtime, &model, &cuda, &warnings).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("cannot use device `cuda:1`: ") && text.contains("not enabled in this build"), "{text}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("onnxruntime-gpu") && hint.contains(&runtime.path().display().to_string()), "{hint}");
+
+    let providers = registered_providers(runtime);
+    assert_eq!(providers[0], ("CPUExecutionProvider".to_owned(), Ok(())));
+    assert_eq!(providers[1].0, "CUDAExecutionProvider");
+    assert!(providers[1].1.as_ref().is_err_and(|reason| reason.contains("without it")), "{providers:?}");
+}
+
+#[test]
+fn pythons_cuda_libraries_are_loaded_behind_what_they_need() {
+    let site = tempfile::tempdir().unwrap();
+    let touch = |path: &str| {
+        let path = site.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, b"").unwrap();
+        path
+    };
+    let library = touch("onnxruntime/capi/libonnxruntime.so.1.32.0");
+    let cudnn_ops = touch("nvidia/cudnn/lib/libcudnn_ops.so.9");
+    let cudnn = touch("nvidia/cudnn/lib/libcudnn.so.9");
+    let cublas = touch("nvidia/cu13/lib/libcublas.so.13");
+    let cublas_lt = touch("nvidia/cu13/lib/libcublasLt.so.13");
+    let cudart = touch("nvidia/cu13/lib/libcudart.so.13");
+    touch("nvidia/cu13/include/cudnn.h");
+    touch("nvidia/nccl/lib/libnccl.so.2");
+    assert_eq!(cuda_libraries(&library), [cudart, cublas_lt, cublas, cudnn, cudnn_ops]);
+}
+
+/// ResNet18 in batches of 16 and 8 must stay far below half a gigabyte.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "measures this process's memory: run it alone"]
+fn resnet18_stays_below_500_megabytes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models/resnet18.onnx");
+    let Ok(model) = std::fs::read(&path) else {
+        #[expect(clippy::print_stderr, reason = "says why nothing was tested")]
+        {
+            eprintln!("skipped: ../shared is absent");
+        }
+        return;
+    };
+    let options = SessionOptions {
+        input: "input",
+        output: "output",
+        picture: [3, 224, 224],
+        device: Device::Cpu,
+        threads: 2,
+    };
+    let mut session = Session::open(tests_runtime(), &model, &options, &Quiet).unwrap();
+    drop(model);
+    for n in [16, 16, 8, 3, 16, 8, 1] {
+        session.run(&vec![0.5; n * 3 * 224 * 224], n).unwrap();
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    let kilobytes: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kilobytes < 500_000, "{peak}");
+}
