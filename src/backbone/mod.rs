@@ -3,3 +3,7 @@
 #[rustfmt::skip]
 #[expect(unreachable_pub, clippy::doc_markdown, reason = "generated code")]
 pub(crate) mod onnx;
+
+pub(crate) mod build;
+pub(crate) mod checkpoint;
+pub(crate) mod network;
