@@ -179,6 +179,32 @@ pub enum Error {
         file: PathBuf,
         /// Where it can be had.
         origin: String,
+    // Checkpoints and the networks made of them.
+    /// A PyTorch checkpoint is damaged, or holds what no state dict holds.
+    #[error("cannot read the checkpoint `{}`: {source}", path.display())]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The tensors of a checkpoint are not those of the network it was taken for.
+    #[error("the weights are not those of {network}: {reason}")]
+    Network {
+        /// The architecture's name.
+        network: &'static str,
+        /// Which tensor is missing, surplus, or of the wrong shape.
+        reason: String,
+    },
+
+    /// A network computes something else here than it did in PyTorch.
+    #[error("{network} gives other features here than in PyTorch: {reason}")]
+    Expectation {
+        /// The architecture's name.
+        network: &'static str,
+        /// Which feature differs, and by how much.
+        reason: String,
     },
 
     /// The user pressed Ctrl-C; what was finished is kept.
@@ -227,6 +253,17 @@ impl Error {
         match self {
             Self::Dataset { hint, .. } => Some(hint.clone()),
             Self::Damaged { .. } => Some("remove the file; `lastlayer extract` computes what is missing".to_owned()),
+            // Checkpoints and the networks made of them.
+            Self::Checkpoint { .. } => Some(
+                "only plain weights are read: save them with `torch.save(model.state_dict(), path)`; \
+                 if that is what the file is, fetch it again"
+                    .to_owned(),
+            ),
+            Self::Network { network, .. } => Some(format!("the checkpoint must be torchvision's {network}, unchanged")),
+            Self::Expectation { .. } => Some(
+                "ONNX Runtime computes wrongly or with reduced precision: try `--device cpu --precision fp32`"
+                    .to_owned(),
+            ),
             Self::Interrupted => Some("what was finished is kept: run the same command again to go on".to_owned()),
             Self::NotOnnx { source, .. } => Some(source.hint().to_owned()),
             Self::ModelInput { .. } => {
