@@ -44,11 +44,68 @@ pub enum Error {
         problem: String,
     },
 
-    /// An option's value, or a combination of options, makes no sense.
-    #[error("{0}")]
-    Usage(String),
+    /// The cache knows nothing of a data set whose folder is not there either.
+    #[error("there is no folder `{}`, and nothing of it is in the cache `{}`", path.display(), cache.display())]
+    UnknownDataset {
+        /// The data set as given.
+        path: PathBuf,
+        /// The cache's folder.
+        cache: PathBuf,
+    },
 
-    // errors: models
+    /// Pictures of a data set have no usable feature in the cache.
+    #[error(
+        "{missing} of {total} pictures in `{}` have no feature in the cache{}", path.display(),
+        example.as_ref().map_or_else(String::new, |example| format!(", for instance `{}`", example.display()))
+    )]
+    NotExtracted {
+        /// The data set.
+        path: PathBuf,
+        /// Pictures without a feature.
+        missing: usize,
+        /// Pictures in the data set.
+        total: usize,
+        /// One of the files, where they are new or changed.
+        example: Option<PathBuf>,
+    },
+
+    /// A data set has features in several spaces.
+    #[error("`{}` has features in several spaces:\n{}", path.display(), bullets(spaces))]
+    SeveralSpaces {
+        /// The data set.
+        path: PathBuf,
+        /// The spaces.
+        spaces: Vec<String>,
+    },
+
+    /// A data set has no features in the space that was asked for.
+    #[error("`{}` has no features in the space asked for; it has them in\n{}", path.display(), bullets(spaces))]
+    NoSuchSpace {
+        /// The data set.
+        path: PathBuf,
+        /// The spaces it has features in.
+        spaces: Vec<String>,
+    },
+
+    // Models.
+    /// A backbone gave infinite or undefined features for a picture.
+    #[error("the backbone gives features that are infinite or not a number for `{}`", path.display())]
+    NotFinite {
+        /// The picture.
+        path: PathBuf,
+    },
+
+    /// A backbone is another one than the head was trained with.
+    #[error("`{}` was trained on features of {expected}, not of {found}", head.display())]
+    OtherBackbone {
+        /// The head file.
+        head: PathBuf,
+        /// The backbone that the head names.
+        expected: String,
+        /// The backbone that was found.
+        found: String,
+    },
+
     /// A model file is something else than ONNX, or damaged.
     #[error("`{}` is no ONNX model that can be read: {source}", path.display())]
     NotOnnx {
@@ -100,6 +157,8 @@ pub enum Error {
         file: PathBuf,
         /// What went wrong.
         source: Box<ExternalDataProblem>,
+    },
+
     // ONNX Runtime, fetching and the model zoo.
     /// No usable ONNX Runtime library was found, and none could be fetched.
     #[error("cannot find ONNX Runtime 1.22 or newer; tried\n{}", bullets(attempts))]
@@ -179,6 +238,8 @@ pub enum Error {
         file: PathBuf,
         /// Where it can be had.
         origin: String,
+    },
+
     // Checkpoints and the networks made of them.
     /// A PyTorch checkpoint is damaged, or holds what no state dict holds.
     #[error("cannot read the checkpoint `{}`: {source}", path.display())]
@@ -206,6 +267,10 @@ pub enum Error {
         /// Which feature differs, and by how much.
         reason: String,
     },
+
+    /// An option's value, or a combination of options, makes no sense.
+    #[error("{0}")]
+    Usage(String),
 
     /// The user pressed Ctrl-C; what was finished is kept.
     #[error("interrupted")]
@@ -237,9 +302,11 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Usage(_) | Self::UnknownTensor { .. } => ErrorKind::Usage,
             Self::Usage(_)
+            | Self::NoSuchSpace { .. }
+            | Self::SeveralSpaces { .. }
             | Self::RuntimeLibrary { .. }
+            | Self::UnknownTensor { .. }
             | Self::UnknownModel { .. }
             | Self::ModelNotFound { .. } => ErrorKind::Usage,
             Self::Interrupted => ErrorKind::Interrupted,
@@ -253,7 +320,17 @@ impl Error {
         match self {
             Self::Dataset { hint, .. } => Some(hint.clone()),
             Self::Damaged { .. } => Some("remove the file; `lastlayer extract` computes what is missing".to_owned()),
-            // Checkpoints and the networks made of them.
+            Self::UnknownDataset { .. } => {
+                Some("check the path, or name the cache that `extract` filled with `--cache`".to_owned())
+            }
+            Self::NotExtracted { path, .. } => {
+                Some(format!("run `lastlayer extract {}`; it computes only what is missing", path.display()))
+            }
+            Self::SeveralSpaces { .. } | Self::NoSuchSpace { .. } => {
+                Some("name one of them with its `--space` or `--backbone`".to_owned())
+            }
+            Self::NotFinite { .. } => Some("try another backbone, or `--device cpu`".to_owned()),
+            Self::OtherBackbone { .. } => Some("name the right backbone with `--backbone`".to_owned()),
             Self::Checkpoint { .. } => Some(
                 "only plain weights are read: save them with `torch.save(model.state_dict(), path)`; \
                  if that is what the file is, fetch it again"
@@ -276,6 +353,7 @@ impl Error {
             }
             Self::ExternalData { .. } => {
                 Some("keep the model and the weight files that came with it in one folder".to_owned())
+            }
             Self::RuntimeMissing { offline, .. } => Some(format!(
                 "install it with `pip install onnxruntime`, or name the library file with `--ort-lib`{}",
                 if *offline { ", or drop `--offline` to have it fetched once" } else { "" }

@@ -76,7 +76,7 @@ fn find_backbone(folder: &Path, context: &Context) -> Result<String> {
     for name in TRAINED {
         match context.resolve(name) {
             Ok(_) => return Ok(name.to_owned()),
-            Err(error @ (Error::Interrupted | Error::Runtime { .. })) => return Err(error.into()),
+            Err(error @ (Error::Interrupted | Error::RuntimeMissing { .. })) => return Err(error.into()),
             Err(error) => {
                 let first = error.to_string();
                 say(&format!("{name} can't be had here: {}", first.lines().next().unwrap_or_default()))?;
@@ -84,7 +84,7 @@ fn find_backbone(folder: &Path, context: &Context) -> Result<String> {
         }
     }
     let file = folder.join("untrained-resnet18.onnx");
-    std::fs::write(&file, untrained_resnet18(0)).map_err(Error::io("write", &file))?;
+    std::fs::write(&file, untrained_resnet18(0)?).map_err(Error::io("write", &file))?;
     context.observer.warn(
         "NO TRAINED BACKBONE: this demo runs on a ResNet18 with random weights. It shows how the program works, not how \
          well; never use this network for anything else",
