@@ -2,6 +2,7 @@
 
 mod backbone;
 mod error;
+pub mod head;
 mod observer;
 
 pub use error::{Error, ErrorKind, Result};
