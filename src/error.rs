@@ -272,6 +272,44 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
 
+    // The head: training and its file.
+    /// Features, labels, and a head (or an order of rows) do not fit together.
+    #[error("{0}")]
+    Examples(String),
+
+    /// The loss or a weight became infinite or NaN.
+    #[error(
+        "training diverged in epoch {epoch} at learning rate {learning_rate}: the loss is no longer a finite number"
+    )]
+    Diverged {
+        /// The epoch, counted from 1.
+        epoch: usize,
+        /// The learning rate of that epoch.
+        learning_rate: f64,
+    },
+
+    /// A file given as a head is no safetensors file, or a damaged one.
+    #[error("`{}` is not a readable safetensors file: {source}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: safetensors::SafeTensorError,
+    },
+
+    /// A safetensors file does not hold a head this version can use, or a head can't be saved as it is.
+    #[error("`{}` is not a usable head file: {problem}", path.display())]
+    HeadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// linfa refused a data set or a parameter.
+    #[error(transparent)]
+    Linfa(#[from] linfa::Error),
+
     /// The user pressed Ctrl-C; what was finished is kept.
     #[error("interrupted")]
     Interrupted,
@@ -378,6 +416,13 @@ impl Error {
             }
             Self::ModelOffline { file, origin, .. } => {
                 Some(format!("get it by hand from {origin} and put it at `{}`, or drop `--offline`", file.display()))
+            }
+            Self::Diverged { learning_rate, .. } => Some(format!(
+                "lower the learning rate, for example to {}",
+                learning_rate / 10.0
+            )),
+            Self::Safetensors { .. } | Self::HeadFile { .. } => {
+                Some("give a head file that `lastlayer train-head` wrote, or train it again".to_owned())
             }
             _ => None,
         }

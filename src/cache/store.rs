@@ -244,6 +244,12 @@ impl Space {
         self.segments.first().map(Segment::dim)
     }
 
+    /// Whether there is a row of `key`; unlike [`Space::row`] this does not look at its bytes.
+    #[must_use]
+    pub fn contains(&self, key: &RowKey) -> bool {
+        self.rows.contains_key(key)
+    }
+
     /// The row of `key`, `[dim]`; `None` when there is none or its bytes are not those that were written.
     #[must_use]
     pub fn row(&self, key: &RowKey) -> Option<&[f32]> {

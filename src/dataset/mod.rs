@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub(crate) use folder::absolute;
 pub(crate) use record::{DatasetRecord, SampleRecord};
 pub(crate) use split::assign_splits;
 pub(crate) use stamp::Stamp;
