@@ -30,8 +30,16 @@ impl InferenceOptions {
     /// Automatic device, `threads` threads, 8 pictures a batch, ONNX Runtime in `data_dir` if it is nowhere else.
     #[must_use]
     pub fn new(data_dir: PathBuf, threads: usize) -> Self {
-        let runtime = RuntimeOptions { data_dir, ..RuntimeOptions::default() };
-        Self { runtime, device: Device::Auto, threads, batch_size: 8 }
+        let runtime = RuntimeOptions {
+            data_dir,
+            ..RuntimeOptions::default()
+        };
+        Self {
+            runtime,
+            device: Device::Auto,
+            threads,
+            batch_size: 8,
+        }
     }
 }
 
@@ -55,7 +63,12 @@ struct State {
 
 impl<'a> Engine<'a> {
     pub(crate) fn new(backbone: BackboneSource<'a>, options: &'a InferenceOptions, observer: &'a dyn Observer) -> Self {
-        Self { backbone, options, observer, state: Mutex::default() }
+        Self {
+            backbone,
+            options,
+            observer,
+            state: Mutex::default(),
+        }
     }
 
     pub(crate) fn batch_size(&self) -> usize {
@@ -68,7 +81,10 @@ impl<'a> Engine<'a> {
 
     /// How many sessions are worth having for `pictures` pictures.
     pub(crate) fn workers(&self, pictures: usize) -> usize {
-        self.threads().min(MOST_SESSIONS).min(pictures.div_ceil(self.batch_size())).max(1)
+        self.threads()
+            .min(MOST_SESSIONS)
+            .min(pictures.div_ceil(self.batch_size()))
+            .max(1)
     }
 
     /// A session that nobody else uses. `workers`: how many sessions share the cores.
@@ -89,7 +105,11 @@ impl<'a> Engine<'a> {
             output: &model.output,
             picture: [3, height as usize, width as usize],
             // The first session has decided what `auto` means; only on the CPU is there a second.
-            device: if state.device.is_some() { Device::Cpu } else { self.options.device },
+            device: if state.device.is_some() {
+                Device::Cpu
+            } else {
+                self.options.device
+            },
             threads: (self.threads() / workers).max(1),
         };
         let session = Session::open(runtime, &model.onnx, &options, self.observer)?;
@@ -98,12 +118,21 @@ impl<'a> Engine<'a> {
     }
 
     pub(crate) fn give_back(&self, session: Session) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).idle.push(session);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .idle
+            .push(session);
     }
 
     /// The device and ONNX Runtime version that computed, once something was computed.
     pub(crate) fn provenance(&self) -> Option<(String, &'static str)> {
-        let device = self.state.lock().unwrap_or_else(PoisonError::into_inner).device.clone()?;
+        let device = self
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .device
+            .clone()?;
         let runtime = Runtime::load(&self.options.runtime, self.observer).ok()?;
         Some((device, runtime.version()))
     }

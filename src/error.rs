@@ -361,9 +361,10 @@ impl Error {
             Self::UnknownDataset { .. } => {
                 Some("check the path, or name the cache that `extract` filled with `--cache`".to_owned())
             }
-            Self::NotExtracted { path, .. } => {
-                Some(format!("run `lastlayer extract {}`; it computes only what is missing", path.display()))
-            }
+            Self::NotExtracted { path, .. } => Some(format!(
+                "run `lastlayer extract {}`; it computes only what is missing",
+                path.display()
+            )),
             Self::SeveralSpaces { .. } | Self::NoSuchSpace { .. } => {
                 Some("name one of them with its `--space` or `--backbone`".to_owned())
             }
@@ -394,7 +395,11 @@ impl Error {
             }
             Self::RuntimeMissing { offline, .. } => Some(format!(
                 "install it with `pip install onnxruntime`, or name the library file with `--ort-lib`{}",
-                if *offline { ", or drop `--offline` to have it fetched once" } else { "" }
+                if *offline {
+                    ", or drop `--offline` to have it fetched once"
+                } else {
+                    ""
+                }
             )),
             Self::RuntimeLibrary { origin, .. } => Some(format!(
                 "{origin} must name the ONNX Runtime library (libonnxruntime.so, .dylib or onnxruntime.dll) of version 1.22 \
@@ -406,7 +411,8 @@ impl Error {
                 library.display()
             )),
             Self::Fetch { .. } => Some(
-                "check the connection and run the same command again: a partial download is continued where it stopped".to_owned(),
+                "check the connection and run the same command again: a partial download is continued where it stopped"
+                    .to_owned(),
             ),
             Self::UnknownModel { .. } => {
                 Some("name one of these, or give the path of an ONNX file: `./name.onnx`".to_owned())
@@ -414,9 +420,10 @@ impl Error {
             Self::ModelNotFound { .. } => {
                 Some("check the path; a name without `.onnx` and without a slash means a model of the zoo".to_owned())
             }
-            Self::ModelOffline { file, origin, .. } => {
-                Some(format!("get it by hand from {origin} and put it at `{}`, or drop `--offline`", file.display()))
-            }
+            Self::ModelOffline { file, origin, .. } => Some(format!(
+                "get it by hand from {origin} and put it at `{}`, or drop `--offline`",
+                file.display()
+            )),
             Self::Diverged { learning_rate, .. } => Some(format!(
                 "lower the learning rate, for example to {}",
                 learning_rate / 10.0
@@ -431,5 +438,9 @@ impl Error {
 
 /// One indented line for each item.
 fn bullets(items: &[String]) -> String {
-    items.iter().map(|item| format!("  - {item}")).collect::<Vec<_>>().join("\n")
+    items
+        .iter()
+        .map(|item| format!("  - {item}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

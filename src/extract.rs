@@ -120,7 +120,9 @@ pub fn extract(
     let mut progress = look_up(dataset, cache, &space, options.rehash)?;
     let space = RwLock::new(space);
 
-    let open: Vec<usize> = (0..progress.len()).filter(|index| matches!(progress[*index].state, State::Open)).collect();
+    let open: Vec<usize> = (0..progress.len())
+        .filter(|index| matches!(progress[*index].state, State::Open))
+        .collect();
     let source = || Ok(Arc::clone(backbone));
     let engine = Engine::new(&source, &options.inference, observer);
     let plan = Plan {
@@ -152,10 +154,21 @@ pub fn extract(
     }
 
     let seconds = start.elapsed().as_secs_f64();
-    let failures: Vec<Failure> = dataset.samples.iter().zip(&progress).filter_map(|(sample, progress)| {
-        let State::Failed(PictureError { reason, detail }) = &progress.state else { return None };
-        Some(Failure { path: dataset.root.join(&sample.path), reason: *reason, detail: detail.clone() })
-    }).collect();
+    let failures: Vec<Failure> = dataset
+        .samples
+        .iter()
+        .zip(&progress)
+        .filter_map(|(sample, progress)| {
+            let State::Failed(PictureError { reason, detail }) = &progress.state else {
+                return None;
+            };
+            Some(Failure {
+                path: dataset.root.join(&sample.path),
+                reason: *reason,
+                detail: detail.clone(),
+            })
+        })
+        .collect();
     let count = |wanted: fn(&State) -> bool| progress.iter().filter(|sample| wanted(&sample.state)).count();
     let duplicates = count(|state| matches!(state, State::Repeated));
     let report = ExtractReport {
@@ -175,7 +188,11 @@ pub fn extract(
         cache: cache.root().to_path_buf(),
         space: description.space().id().to_string(),
     };
-    assert_eq!(report.images, report.computed + report.reused + report.failed, "every picture is accounted for");
+    assert_eq!(
+        report.images,
+        report.computed + report.reused + report.failed,
+        "every picture is accounted for"
+    );
     Ok(report)
 }
 
@@ -185,30 +202,49 @@ fn read<'a>(space: &'a RwLock<Space>) -> impl std::ops::Deref<Target = Space> + 
 
 /// Finds the features that are there, reading no picture: by what the last run remembers of each path.
 fn look_up(dataset: &Dataset, cache: &Cache, space: &Space, rehash: bool) -> Result<Vec<Progress>> {
-    let record = if rehash { None } else { cache.dataset_record(&dataset.root)? };
-    let remembered: HashMap<&Path, &SampleRecord> =
-        record.iter().flat_map(|record| &record.samples).map(|sample| (sample.path.as_path(), sample)).collect();
+    let record = if rehash {
+        None
+    } else {
+        cache.dataset_record(&dataset.root)?
+    };
+    let remembered: HashMap<&Path, &SampleRecord> = record
+        .iter()
+        .flat_map(|record| &record.samples)
+        .map(|sample| (sample.path.as_path(), sample))
+        .collect();
     let look_up = |sample: &Sample| {
         let Some(remembered) = remembered.get(sample.path.as_path()).filter(|sample| sample.settled) else {
             return Progress::default();
         };
-        let Some(content) = remembered.content else { return Progress::default() };
+        let Some(content) = remembered.content else {
+            return Progress::default();
+        };
         let stamp = fs::metadata(dataset.root.join(&sample.path)).map(|metadata| Stamp::of(&metadata));
         if stamp.ok() != Some(remembered.stamp) || space.row(&RowKey::plain(content)).is_none() {
             return Progress::default();
         }
-        Progress { stamp: remembered.stamp, content: Some(content), state: State::Reused }
+        Progress {
+            stamp: remembered.stamp,
+            content: Some(content),
+            state: State::Reused,
+        }
     };
     Ok(dataset.samples.par_iter().map(look_up).collect())
 }
 
 /// Gives pictures that equal a failed one the failure of that one.
 fn share_failures(progress: &mut [Progress]) {
-    let failed: HashMap<[u8; 32], PictureError> = progress.iter().filter_map(|sample| match (&sample.state, sample.content) {
-        (State::Failed(error), Some(content)) => Some((content, error.clone())),
-        _ => None,
-    }).collect();
-    for sample in progress.iter_mut().filter(|sample| matches!(sample.state, State::Repeated)) {
+    let failed: HashMap<[u8; 32], PictureError> = progress
+        .iter()
+        .filter_map(|sample| match (&sample.state, sample.content) {
+            (State::Failed(error), Some(content)) => Some((content, error.clone())),
+            _ => None,
+        })
+        .collect();
+    for sample in progress
+        .iter_mut()
+        .filter(|sample| matches!(sample.state, State::Repeated))
+    {
         if let Some(error) = sample.content.and_then(|content| failed.get(&content)) {
             sample.state = State::Failed(error.clone());
         }
@@ -216,19 +252,27 @@ fn share_failures(progress: &mut [Progress]) {
 }
 
 fn save_record(dataset: &Dataset, cache: &Cache, progress: &[Progress], started: SystemTime) -> Result<()> {
-    let samples = dataset.samples.iter().zip(progress).map(|(sample, progress)| SampleRecord {
-        path: sample.path.clone(),
-        class: sample.class,
-        split: sample.split,
-        stamp: progress.stamp,
-        settled: progress.stamp.settled(started),
-        content: progress.content,
-        failure: match &progress.state {
-            State::Failed(error) => Some((error.reason.to_string(), error.detail.clone())),
-            _ => None,
-        },
-    });
-    let record = DatasetRecord { root: dataset.root.clone(), classes: dataset.classes.clone(), samples: samples.collect() };
+    let samples = dataset
+        .samples
+        .iter()
+        .zip(progress)
+        .map(|(sample, progress)| SampleRecord {
+            path: sample.path.clone(),
+            class: sample.class,
+            split: sample.split,
+            stamp: progress.stamp,
+            settled: progress.stamp.settled(started),
+            content: progress.content,
+            failure: match &progress.state {
+                State::Failed(error) => Some((error.reason.to_string(), error.detail.clone())),
+                _ => None,
+            },
+        });
+    let record = DatasetRecord {
+        root: dataset.root.clone(),
+        classes: dataset.classes.clone(),
+        samples: samples.collect(),
+    };
     cache.save_dataset_record(&record)
 }
 
@@ -243,7 +287,13 @@ struct NewRows<'a> {
 
 impl<'a> NewRows<'a> {
     fn new(space: &'a RwLock<Space>, engine: &'a Engine<'a>) -> Self {
-        Self { space, engine, keys: Vec::new(), values: Vec::new(), written: Instant::now() }
+        Self {
+            space,
+            engine,
+            keys: Vec::new(),
+            values: Vec::new(),
+            written: Instant::now(),
+        }
     }
 
     fn take(&mut self, sample: &mut Progress, processed: Processed) {
@@ -254,7 +304,8 @@ impl<'a> NewRows<'a> {
             Outcome::Repeated => State::Repeated,
             Outcome::Failed(error) => State::Failed(error),
             Outcome::Feature(feature) => {
-                self.keys.push(RowKey::plain(processed.content.expect("a feature has a content")));
+                self.keys
+                    .push(RowKey::plain(processed.content.expect("a feature has a content")));
                 self.values.extend(feature);
                 State::Computed
             }
@@ -262,7 +313,11 @@ impl<'a> NewRows<'a> {
     }
 
     fn write_if_due(&mut self) -> Result<()> {
-        if self.keys.len() < COMMIT_ROWS && self.written.elapsed() < COMMIT_INTERVAL { Ok(()) } else { self.write() }
+        if self.keys.len() < COMMIT_ROWS && self.written.elapsed() < COMMIT_INTERVAL {
+            Ok(())
+        } else {
+            self.write()
+        }
     }
 
     fn write(&mut self) -> Result<()> {
@@ -274,7 +329,10 @@ impl<'a> NewRows<'a> {
         let dim = self.values.len() / self.keys.len();
         let segment = read(self.space).write(&self.keys, &self.values, dim, &device, runtime)?;
         if let Some(segment) = segment {
-            self.space.write().unwrap_or_else(PoisonError::into_inner).publish(segment)?;
+            self.space
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .publish(segment)?;
         }
         self.keys.clear();
         self.values.clear();

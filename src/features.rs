@@ -91,7 +91,9 @@ pub fn labelled_features(
     val_fraction: f64,
 ) -> Result<LabelledFeatures> {
     if !(0.0..1.0).contains(&val_fraction) {
-        return Err(Error::Usage(format!("a validation fraction lies in 0..1, not {val_fraction}")));
+        return Err(Error::Usage(format!(
+            "a validation fraction lies in 0..1, not {val_fraction}"
+        )));
     }
     let listing = Listing::of(cache, root)?;
     if !listing.unseen.is_empty() {
@@ -121,18 +123,29 @@ impl Listing {
         }
         match record {
             Some(record) => Ok(Self::of_record(record)),
-            None => Err(Error::UnknownDataset { path: root.to_path_buf(), cache: cache.root().to_path_buf() }),
+            None => Err(Error::UnknownDataset {
+                path: root.to_path_buf(),
+                cache: cache.root().to_path_buf(),
+            }),
         }
     }
 
     fn of_folder(dataset: &Dataset, record: Option<&DatasetRecord>) -> Self {
-        let remembered: HashMap<&Path, &SampleRecord> =
-            record.into_iter().flat_map(|record| &record.samples).map(|sample| (sample.path.as_path(), sample)).collect();
+        let remembered: HashMap<&Path, &SampleRecord> = record
+            .into_iter()
+            .flat_map(|record| &record.samples)
+            .map(|sample| (sample.path.as_path(), sample))
+            .collect();
         let look_up = |sample: &crate::dataset::Sample| {
             let path = dataset.root.join(&sample.path);
             // A file that can't be looked at now could not be read then: both have the default stamp.
-            let stamp = fs::metadata(&path).map(|metadata| Stamp::of(&metadata)).unwrap_or_default();
-            remembered.get(sample.path.as_path()).filter(|remembered| remembered.stamp == stamp).copied()
+            let stamp = fs::metadata(&path)
+                .map(|metadata| Stamp::of(&metadata))
+                .unwrap_or_default();
+            remembered
+                .get(sample.path.as_path())
+                .filter(|remembered| remembered.stamp == stamp)
+                .copied()
         };
         let found: Vec<Option<&SampleRecord>> = dataset.samples.par_iter().map(look_up).collect();
         let mut listing = Self {
@@ -146,7 +159,9 @@ impl Listing {
         for (sample, found) in dataset.samples.iter().zip(found) {
             match found {
                 Some(SampleRecord { failure: Some(_), .. }) => listing.failed += 1,
-                Some(SampleRecord { content: Some(content), .. }) => {
+                Some(SampleRecord {
+                    content: Some(content), ..
+                }) => {
                     listing.known.push((sample.class, *content, sample.split));
                 }
                 _ => listing.unseen.push(sample.path.clone()),
@@ -157,7 +172,10 @@ impl Listing {
 
     fn of_record(record: DatasetRecord) -> Self {
         let mut listing = Self {
-            warnings: vec![format!("{} is gone: using what was remembered of it", record.root.display())],
+            warnings: vec![format!(
+                "{} is gone: using what was remembered of it",
+                record.root.display()
+            )],
             root: record.root,
             classes: record.classes,
             known: Vec::new(),
@@ -176,7 +194,12 @@ impl Listing {
 
     fn not_extracted(&self, missing: usize, example: Option<PathBuf>) -> Error {
         let total = self.known.len() + self.failed + self.unseen.len();
-        Error::NotExtracted { path: self.root.clone(), missing, total, example }
+        Error::NotExtracted {
+            path: self.root.clone(),
+            missing,
+            total,
+            example,
+        }
     }
 }
 
@@ -184,33 +207,60 @@ impl Listing {
 fn choose(cache: &Cache, listing: &Listing, choice: &SpaceChoice) -> Result<(FeatureSpace, Option<Origin>, Space)> {
     let mut found = Vec::new();
     for (space, origin) in cache.spaces()? {
-        let Some(rows) = cache.open_space(&space)? else { continue };
-        let present = listing.known.iter().filter(|(_, content, _)| rows.contains(&RowKey::plain(*content))).count();
+        let Some(rows) = cache.open_space(&space)? else {
+            continue;
+        };
+        let present = listing
+            .known
+            .iter()
+            .filter(|(_, content, _)| rows.contains(&RowKey::plain(*content)))
+            .count();
         if present > 0 {
             found.push((space, origin, rows, present));
         }
     }
     let total = listing.known.len();
-    let described: Vec<String> = found.iter().map(|(space, origin, _, present)| {
-        let origin = origin.as_ref().map_or("unknown backbone".to_owned(), |origin| format!("--backbone {}", origin.name));
-        format!("--space {}  {origin}  {present} of {total} pictures", &space.id().to_string()[..8])
-    }).collect();
+    let described: Vec<String> = found
+        .iter()
+        .map(|(space, origin, _, present)| {
+            let origin = origin.as_ref().map_or("unknown backbone".to_owned(), |origin| {
+                format!("--backbone {}", origin.name)
+            });
+            format!(
+                "--space {}  {origin}  {present} of {total} pictures",
+                &space.id().to_string()[..8]
+            )
+        })
+        .collect();
     let all = found.len();
     found.retain(|(space, origin, ..)| choice.accepts(space, origin.as_ref()));
     match found.len() {
         0 if all == 0 => Err(listing.not_extracted(total, None)),
-        0 => Err(Error::NoSuchSpace { path: listing.root.clone(), spaces: described }),
+        0 => Err(Error::NoSuchSpace {
+            path: listing.root.clone(),
+            spaces: described,
+        }),
         1 => {
             let (space, origin, rows, present) = found.remove(0);
-            if present < total { Err(listing.not_extracted(total - present, None)) } else { Ok((space, origin, rows)) }
+            if present < total {
+                Err(listing.not_extracted(total - present, None))
+            } else {
+                Ok((space, origin, rows))
+            }
         }
-        _ => Err(Error::SeveralSpaces { path: listing.root.clone(), spaces: described }),
+        _ => Err(Error::SeveralSpaces {
+            path: listing.root.clone(),
+            spaces: described,
+        }),
     }
 }
 
 impl SpaceChoice {
     fn accepts(&self, space: &FeatureSpace, origin: Option<&Origin>) -> bool {
-        let id = self.space.as_ref().is_none_or(|prefix| space.id().to_string().starts_with(prefix));
+        let id = self
+            .space
+            .as_ref()
+            .is_none_or(|prefix| space.id().to_string().starts_with(prefix));
         let backbone = self.backbone.as_ref().is_none_or(|backbone| {
             origin.is_some_and(|origin| {
                 origin.name == *backbone || absolute(Path::new(backbone)).is_ok_and(|file| file == origin.file)
@@ -221,15 +271,22 @@ impl SpaceChoice {
 }
 
 fn gather(listing: &Listing, rows: &Space, splits: &[Split], wanted: Split) -> Result<LabelledRows> {
-    let chosen: Vec<&Known> =
-        listing.known.iter().zip(splits).filter(|(_, split)| **split == wanted).map(|(known, _)| known).collect();
+    let chosen: Vec<&Known> = listing
+        .known
+        .iter()
+        .zip(splits)
+        .filter(|(_, split)| **split == wanted)
+        .map(|(known, _)| known)
+        .collect();
     let dim = rows.dim().expect("the space has rows of this data set");
     let mut features = vec![0.0_f32; chosen.len() * dim];
     let copied: Vec<bool> = features
         .par_chunks_exact_mut(dim)
         .zip(chosen.par_iter())
         .map(|(target, (_, content, _))| {
-            rows.row(&RowKey::plain(*content)).map(|row| target.copy_from_slice(row)).is_some()
+            rows.row(&RowKey::plain(*content))
+                .map(|row| target.copy_from_slice(row))
+                .is_some()
         })
         .collect();
     let damaged = copied.iter().filter(|copied| !**copied).count();

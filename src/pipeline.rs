@@ -84,7 +84,11 @@ impl Busy {
     /// The stage that the others waited for; `None` when nothing was done.
     #[must_use]
     pub fn bottleneck(&self) -> Option<&'static str> {
-        let stages = [("inference", self.inference), ("decode", self.decode), ("disk", self.disk)];
+        let stages = [
+            ("inference", self.inference),
+            ("decode", self.decode),
+            ("disk", self.disk),
+        ];
         let busiest = stages.into_iter().max_by(|left, right| left.1.total_cmp(&right.1));
         busiest.filter(|(_, share)| *share > 0.0).map(|(name, _)| name)
     }
@@ -210,9 +214,23 @@ impl Shared<'_> {
             let sent = match outcome {
                 Ok(tensor) => {
                     let content = content.expect("a decoded picture was read");
-                    tensors.send(Decoded { index, stamp, content, tensor }).is_ok()
+                    tensors
+                        .send(Decoded {
+                            index,
+                            stamp,
+                            content,
+                            tensor,
+                        })
+                        .is_ok()
                 }
-                Err(outcome) => results.send(Ok(Processed { index, stamp, content, outcome })).is_ok(),
+                Err(outcome) => results
+                    .send(Ok(Processed {
+                        index,
+                        stamp,
+                        content,
+                        outcome,
+                    }))
+                    .is_ok(),
             };
             if !sent {
                 return;
@@ -232,7 +250,13 @@ impl Shared<'_> {
         if (self.plan.known)(&content) {
             return (stamp, Some(content), Err(Outcome::Known));
         }
-        if self.plan.deduplicate && !self.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(content) {
+        if self.plan.deduplicate
+            && !self
+                .claimed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(content)
+        {
             return (stamp, Some(content), Err(Outcome::Repeated));
         }
         let start = Instant::now();
@@ -256,7 +280,9 @@ impl Shared<'_> {
             // Whoever waits for room in the queue must not wait for ever.
             while self.next_batch(queue).is_some() {}
         };
-        let Some(mut batch) = self.next_batch(queue) else { return };
+        let Some(mut batch) = self.next_batch(queue) else {
+            return;
+        };
         let mut session = match self.engine.take(workers) {
             Ok(session) => session,
             Err(error) => return fail(error),
@@ -270,9 +296,19 @@ impl Shared<'_> {
                 Err(error) => return fail(error),
             };
             for (decoded, feature) in batch.into_iter().zip(features) {
-                let Decoded { index, stamp, content, .. } = decoded;
+                let Decoded {
+                    index, stamp, content, ..
+                } = decoded;
                 let outcome = Outcome::Feature(feature);
-                if results.send(Ok(Processed { index, stamp, content: Some(content), outcome })).is_err() {
+                if results
+                    .send(Ok(Processed {
+                        index,
+                        stamp,
+                        content: Some(content),
+                        outcome,
+                    }))
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -304,16 +340,24 @@ impl Shared<'_> {
         add_elapsed(&self.inference_ns, start);
         let dim = features.len() / batch.len();
         let rows: Vec<Vec<f32>> = features.chunks_exact(dim).map(<[f32]>::to_vec).collect();
-        let bad = rows.iter().zip(batch).find(|(row, _)| row.iter().any(|value| !value.is_finite()));
+        let bad = rows
+            .iter()
+            .zip(batch)
+            .find(|(row, _)| row.iter().any(|value| !value.is_finite()));
         match bad {
-            Some((_, decoded)) => Err(Error::NotFinite { path: (self.plan.path)(decoded.index) }),
+            Some((_, decoded)) => Err(Error::NotFinite {
+                path: (self.plan.path)(decoded.index),
+            }),
             None => Ok(rows),
         }
     }
 }
 
 fn add_elapsed(total: &AtomicU64, start: Instant) {
-    total.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    total.fetch_add(
+        u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        Ordering::Relaxed,
+    );
 }
 
 /// A file's stamp and bytes; the stamp is taken first, so that a change while reading shows next time.
@@ -328,11 +372,16 @@ fn read(path: &Path) -> (Stamp, Result<Vec<u8>, PictureError>) {
             return Err(PictureError::new(Reason::Unreadable, "not a regular file"));
         }
         if metadata.len() > LARGEST_FILE {
-            return Err(PictureError::new(Reason::TooLarge, format!("the file has {} bytes", metadata.len())));
+            return Err(PictureError::new(
+                Reason::TooLarge,
+                format!("the file has {} bytes", metadata.len()),
+            ));
         }
         let file = fs::File::open(path).map_err(|error| PictureError::unreadable(&error))?;
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-        file.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(|error| PictureError::unreadable(&error))?;
+        file.take(LARGEST_FILE)
+            .read_to_end(&mut bytes)
+            .map_err(|error| PictureError::unreadable(&error))?;
         Ok(bytes)
     };
     (stamp, read())

@@ -46,9 +46,16 @@ impl Classifier {
         })?;
         if description.space().id().to_string() != file.meta.space_id {
             let problem = "its feature space does not match the space's id in it".to_owned();
-            return Err(Error::HeadFile { path: path.to_path_buf(), problem });
+            return Err(Error::HeadFile {
+                path: path.to_path_buf(),
+                problem,
+            });
         }
-        Ok(Self { path: path.to_path_buf(), file, description })
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            description,
+        })
     }
 
     /// The head and what is known about it.
@@ -75,7 +82,8 @@ impl Classifier {
     /// # Errors
     /// [`Error::OtherBackbone`], naming both.
     pub fn check(&self, backbone: &Backbone) -> Result<()> {
-        let same = backbone.blake3() == self.description.backbone && backbone.model().output == self.description.feature;
+        let same =
+            backbone.blake3() == self.description.backbone && backbone.model().output == self.description.feature;
         if same {
             return Ok(());
         }
@@ -134,20 +142,28 @@ impl Classifier {
                 Outcome::Feature(feature) => self.rank(&feature, options.top_k).map(Ok)?,
                 Outcome::Known => {
                     let content = processed.content.expect("a known picture was read");
-                    self.rank(known(&content).expect("it was there a moment ago"), options.top_k).map(Ok)?
+                    self.rank(known(&content).expect("it was there a moment ago"), options.top_k)
+                        .map(Ok)?
                 }
                 Outcome::Failed(error) => Err(error),
                 Outcome::Repeated => unreachable!("repeated pictures are not set aside here"),
             };
             waiting.insert(processed.index, outcome);
             while let Some(outcome) = waiting.remove(&next) {
-                sink(Prediction { path: &paths[next], outcome })?;
+                sink(Prediction {
+                    path: &paths[next],
+                    outcome,
+                })?;
                 next += 1;
             }
             Ok(())
         });
         observer.end();
-        if ended?.interrupted { Err(Error::Interrupted) } else { Ok(()) }
+        if ended?.interrupted {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 
     fn rank(&self, feature: &[f32], top_k: usize) -> Result<Vec<RankedClass>> {

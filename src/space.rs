@@ -55,7 +55,9 @@ impl SpaceDescription {
     /// Reads a description back from its canonical JSON; `None` when this version can't know what it means.
     #[must_use]
     pub fn parse(json: &str) -> Option<Self> {
-        serde_json::from_str(json).ok().filter(|description: &Self| description.format == FORMAT)
+        serde_json::from_str(json)
+            .ok()
+            .filter(|description: &Self| description.format == FORMAT)
     }
 
     /// The space to look features up in.

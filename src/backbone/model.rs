@@ -30,7 +30,14 @@ impl Backbone {
         let blake3 = blake3::hash(&bytes).to_hex().to_string();
         let model = FeatureModel::from_bytes(bytes, file, feature)?;
         let file = std::fs::canonicalize(file).map_err(Error::io("open", file))?;
-        Ok(Self { origin: Origin { name: name.to_owned(), file }, blake3, model })
+        Ok(Self {
+            origin: Origin {
+                name: name.to_owned(),
+                file,
+            },
+            blake3,
+            model,
+        })
     }
 
     /// Where it was read from.
@@ -63,7 +70,10 @@ impl Backbone {
                 self.origin.file.display()
             )));
         }
-        let transform = Transform { exif, ..Transform::for_input(height) };
+        let transform = Transform {
+            exif,
+            ..Transform::for_input(height)
+        };
         Ok(SpaceDescription::new(&self.blake3, &self.model.output, transform))
     }
 }

@@ -293,7 +293,10 @@ impl Space {
             // for whoever wants to look; failing to rename it only repeats the warning.
             let _ = fs::rename(path, path.with_extension("damaged"));
         }
-        let provenance = Provenance { device: device.to_owned(), runtime: runtime.to_owned() };
+        let provenance = Provenance {
+            device: device.to_owned(),
+            runtime: runtime.to_owned(),
+        };
         let (path, _) = segment::write(&self.folder, self.id, dim, keys, rows, &provenance)?;
         Segment::open(&path, self.id).map(Some)
     }
@@ -304,8 +307,16 @@ impl Space {
         self.add(segment);
         let _lock = Lock::acquire(&self.folder.join("lock"))?;
         let index = self.commit(|_| true)?;
-        let small = index.segments.iter().filter(|entry| entry.bytes < SMALL_SEGMENT_BYTES).count();
-        if small >= MERGE_COUNT { self.merge(&index) } else { Ok(()) }
+        let small = index
+            .segments
+            .iter()
+            .filter(|entry| entry.bytes < SMALL_SEGMENT_BYTES)
+            .count();
+        if small >= MERGE_COUNT {
+            self.merge(&index)
+        } else {
+            Ok(())
+        }
     }
 
     /// Puts the segments of this snapshot that `keep` names into the index, beside those that others put there.

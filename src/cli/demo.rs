@@ -33,7 +33,11 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let folder = &arguments.output;
     let pictures = folder.join("shapes");
     draw_dataset(&pictures)?;
-    say(&format!("drew pictures of {} into {}", CLASSES.join(", "), pictures.display()))?;
+    say(&format!(
+        "drew pictures of {} into {}",
+        CLASSES.join(", "),
+        pictures.display()
+    ))?;
     let backbone = match arguments.backbone {
         Some(backbone) => backbone,
         None => find_backbone(folder, context)?,
@@ -44,8 +48,23 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let val = pictures.join("val");
     let (pictures, cache, head) = (text(&pictures)?, text(&cache)?, text(&head)?);
     let extract = ["extract", pictures, "--backbone", &backbone, "--cache", cache];
-    let train = ["train-head", pictures, "--backbone", &backbone, "--cache", cache, "-o", head];
-    let mut predict = vec!["predict".to_owned(), "--head".to_owned(), head.to_owned(), "--cache".to_owned(), cache.to_owned()];
+    let train = [
+        "train-head",
+        pictures,
+        "--backbone",
+        &backbone,
+        "--cache",
+        cache,
+        "-o",
+        head,
+    ];
+    let mut predict = vec![
+        "predict".to_owned(),
+        "--head".to_owned(),
+        head.to_owned(),
+        "--cache".to_owned(),
+        cache.to_owned(),
+    ];
     for class in CLASSES {
         predict.push(text(&val.join(class).join("00.png"))?.to_owned());
     }
@@ -58,7 +77,11 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         dispatch(cli.command, &Context::new(cli.common)?)?;
     }
 
-    let backbone = if backbone == TRAINED[0] { String::new() } else { format!(" --backbone {backbone}") };
+    let backbone = if backbone == TRAINED[0] {
+        String::new()
+    } else {
+        format!(" --backbone {backbone}")
+    };
     say(&format!(
         "\nFor your own pictures, in PICTURES/train/<class>/ and PICTURES/val/<class>/ (or just PICTURES/<class>/):\n\n  \
          lastlayer extract PICTURES{backbone}\n  \
@@ -79,7 +102,10 @@ fn find_backbone(folder: &Path, context: &Context) -> Result<String> {
             Err(error @ (Error::Interrupted | Error::RuntimeMissing { .. })) => return Err(error.into()),
             Err(error) => {
                 let first = error.to_string();
-                say(&format!("{name} can't be had here: {}", first.lines().next().unwrap_or_default()))?;
+                say(&format!(
+                    "{name} can't be had here: {}",
+                    first.lines().next().unwrap_or_default()
+                ))?;
             }
         }
     }
@@ -99,5 +125,6 @@ fn say(line: &str) -> Result<()> {
 }
 
 fn text(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| Error::Usage(format!("`{}` is not valid UTF-8", path.display())).into())
+    path.to_str()
+        .ok_or_else(|| Error::Usage(format!("`{}` is not valid UTF-8", path.display())).into())
 }

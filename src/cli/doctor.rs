@@ -21,14 +21,21 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let mut options = context.runtime();
     options.offline |= !arguments.fetch;
     let runtime = Runtime::load(&options, &context.observer);
-    let providers: Vec<(String, Result<(), String>)> = runtime.as_ref().map_or_else(|_| Vec::new(), |runtime| registered_providers(runtime));
+    let providers: Vec<(String, Result<(), String>)> = runtime
+        .as_ref()
+        .map_or_else(|_| Vec::new(), |runtime| registered_providers(runtime));
     let folders = context.model_folders();
-    let backbones: Vec<_> = models().into_iter().map(|model| (model.find(&folders), model)).collect();
+    let backbones: Vec<_> = models()
+        .into_iter()
+        .map(|model| (model.find(&folders), model))
+        .collect();
     let spaces = context.cache.spaces()?;
     let mut rows = Vec::new();
     for (space, origin) in &spaces {
         let count = context.cache.open_space(space)?.map_or(0, |space| space.len());
-        let name = origin.as_ref().map_or("unknown backbone", |origin| origin.name.as_str());
+        let name = origin
+            .as_ref()
+            .map_or("unknown backbone", |origin| origin.name.as_str());
         rows.push((space.id().to_string(), name, count));
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -42,15 +49,30 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             }),
             Err(error) => json!({"error": error.to_string()}),
         };
-        let providers: Vec<Value> = providers.iter().map(|(name, registered)| json!({
-            "name": name, "registers": registered.is_ok(), "problem": registered.as_ref().err(),
-        })).collect();
-        let backbones: Vec<Value> = backbones.iter().map(|(found, model)| json!({
-            "name": model.name, "path": found, "origin": model.origin(), "licence": model.licence,
-        })).collect();
-        let spaces: Vec<Value> = rows.iter().map(|(id, name, count)| json!({
-            "space": id, "backbone": name, "rows": count,
-        })).collect();
+        let providers: Vec<Value> = providers
+            .iter()
+            .map(|(name, registered)| {
+                json!({
+                    "name": name, "registers": registered.is_ok(), "problem": registered.as_ref().err(),
+                })
+            })
+            .collect();
+        let backbones: Vec<Value> = backbones
+            .iter()
+            .map(|(found, model)| {
+                json!({
+                    "name": model.name, "path": found, "origin": model.origin(), "licence": model.licence,
+                })
+            })
+            .collect();
+        let spaces: Vec<Value> = rows
+            .iter()
+            .map(|(id, name, count)| {
+                json!({
+                    "space": id, "backbone": name, "rows": count,
+                })
+            })
+            .collect();
         print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"),
             "runtime": runtime,
@@ -77,7 +99,10 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             for line in error.to_string().lines() {
                 writeln!(out, "              {line}")?;
             }
-            writeln!(out, "              `extract` and `predict` fetch it by themselves; `doctor --fetch` does it now")?;
+            writeln!(
+                out,
+                "              `extract` and `predict` fetch it by themselves; `doctor --fetch` does it now"
+            )?;
         }
     }
     for (name, registered) in &providers {
@@ -100,7 +125,15 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         writeln!(out, "  {}     {count} features of {name}", &id[..8])?;
     }
     writeln!(out, "data folder   {}", context.data_dir.display())?;
-    writeln!(out, "network       {}", if context.offline { "not used (offline)" } else { "used when something is missing" })?;
+    writeln!(
+        out,
+        "network       {}",
+        if context.offline {
+            "not used (offline)"
+        } else {
+            "used when something is missing"
+        }
+    )?;
     out.flush()?;
     Ok(Ending::Done)
 }

@@ -24,7 +24,9 @@ pub(super) fn draw_dataset(folder: &Path) -> Result<()> {
                 let seed = (class as u64) << 32 | u64::from(split == "val") << 16 | u64::from(number);
                 let path = folder.join(format!("{number:02}.png"));
                 let picture = draw(class, seed);
-                picture.save(&path).map_err(|error| Error::io("write", &path)(std::io::Error::other(error)))?;
+                picture
+                    .save(&path)
+                    .map_err(|error| Error::io("write", &path)(std::io::Error::other(error)))?;
             }
         }
     }
@@ -51,10 +53,12 @@ fn draw(class: usize, seed: u64) -> RgbImage {
 
     RgbImage::from_fn(WIDTH, HEIGHT, |column, row| {
         // Four samples a pixel keep the edges smooth.
-        let inside = [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)].iter().filter(|(dx, dy)| {
-            let (u, v) = ((column as f32 + dx - x) / radius, (row as f32 + dy - y) / radius);
-            covers(class, u * cos - v * sin, u * sin + v * cos)
-        });
+        let inside = [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)]
+            .iter()
+            .filter(|(dx, dy)| {
+                let (u, v) = ((column as f32 + dx - x) / radius, (row as f32 + dy - y) / radius);
+                covers(class, u * cos - v * sin, u * sin + v * cos)
+            });
         let cover = inside.count() as f32 / 4.0;
         let along = (column as f32 / WIDTH as f32 - 0.5) * slope.0 + (row as f32 / HEIGHT as f32 - 0.5) * slope.1 + 0.5;
         let channel = |index: usize| {

@@ -70,7 +70,9 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             ExifArgument::Apply => Exif::Apply,
             ExifArgument::Ignore => Exif::Ignore,
         },
-        limits: Limits { max_pixels: arguments.reading.max_pixels },
+        limits: Limits {
+            max_pixels: arguments.reading.max_pixels,
+        },
         rehash: arguments.rehash,
     };
     let report = extract(&dataset, &backbone, &context.cache, &options, &context.observer)?;
@@ -86,10 +88,18 @@ pub(super) fn report_warnings(dataset: &Dataset, context: &Context) {
     for warning in &dataset.warnings {
         context.observer.warn(warning);
     }
-    let Ignored { hidden, foreign, examples } = &dataset.ignored;
+    let Ignored {
+        hidden,
+        foreign,
+        examples,
+    } = &dataset.ignored;
     if hidden + foreign > 0 {
         let examples: Vec<String> = examples.iter().map(|path| path.display().to_string()).collect();
-        let more = if (examples.len() as u64) < hidden + foreign { ", …" } else { "" };
+        let more = if (examples.len() as u64) < hidden + foreign {
+            ", …"
+        } else {
+            ""
+        };
         context.observer.warn(&format!(
             "left out: {foreign} other and {hidden} hidden files or folders ({}{more})",
             examples.join(", ")
@@ -110,13 +120,27 @@ pub(super) fn print_report(report: &ExtractReport) -> Result<()> {
         report.images_per_second
     )?;
     if report.duplicates > 0 {
-        writeln!(out, "{} of the computed equal another one and went through the backbone once", report.duplicates)?;
+        writeln!(
+            out,
+            "{} of the computed equal another one and went through the backbone once",
+            report.duplicates
+        )?;
     }
     for failure in report.failures.iter().take(LISTED_FAILURES) {
-        writeln!(out, "  {}: {}: {}", failure.path.display(), failure.reason, failure.detail)?;
+        writeln!(
+            out,
+            "  {}: {}: {}",
+            failure.path.display(),
+            failure.reason,
+            failure.detail
+        )?;
     }
     if report.failures.len() > LISTED_FAILURES {
-        writeln!(out, "  and {} more; --json lists all", report.failures.len() - LISTED_FAILURES)?;
+        writeln!(
+            out,
+            "  and {} more; --json lists all",
+            report.failures.len() - LISTED_FAILURES
+        )?;
     }
     if let (Some(bottleneck), Some(device)) = (report.bottleneck, &report.device) {
         let percent = |share: f64| format!("{:.0} %", share * 100.0);
@@ -129,6 +153,11 @@ pub(super) fn print_report(report: &ExtractReport) -> Result<()> {
         )?;
     }
     let dim = report.feature_dim.map_or("no".to_owned(), |dim| format!("{dim}-d"));
-    writeln!(out, "{dim} features in {}, space {}", report.cache.display(), &report.space[..8])?;
+    writeln!(
+        out,
+        "{dim} features in {}, space {}",
+        report.cache.display(),
+        &report.space[..8]
+    )?;
     Ok(out.flush()?)
 }

@@ -12,8 +12,9 @@ use crate::error::Error;
 
 /// Kinds of picture that are looked at in folders beside those of a data set: most can be read, and for the others a
 /// person wants to be told that they can't.
-const MORE_EXTENSIONS: [&str; 14] =
-    ["gif", "jpe", "jfif", "pbm", "pnm", "avif", "heic", "heif", "jp2", "jxl", "tga", "ico", "svg", "psd"];
+const MORE_EXTENSIONS: [&str; 14] = [
+    "gif", "jpe", "jfif", "pbm", "pnm", "avif", "heic", "heif", "jp2", "jxl", "tga", "ico", "svg", "psd",
+];
 
 /// The files that `arguments` name, in their order; files in folders by path.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,13 +64,21 @@ impl Inputs {
         let visible = |entry: &walkdir::DirEntry| {
             entry.depth() == 0 || entry.file_name().as_encoded_bytes().first() != Some(&b'.')
         };
-        for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter().filter_entry(visible) {
+        for entry in WalkDir::new(folder)
+            .follow_links(true)
+            .sort_by_file_name()
+            .into_iter()
+            .filter_entry(visible)
+        {
             match entry {
                 Ok(entry) if entry.file_type().is_dir() => {}
                 Ok(entry) if looks_like_picture(entry.path()) => self.files.push(entry.into_path()),
                 Ok(_) => self.left_out += 1,
                 // A broken link is a picture that can't be read; a folder that can't be listed is worth a line.
-                Err(error) => match error.path().filter(|path| path.is_symlink() && looks_like_picture(path)) {
+                Err(error) => match error
+                    .path()
+                    .filter(|path| path.is_symlink() && looks_like_picture(path))
+                {
                     Some(path) => self.files.push(path.to_path_buf()),
                     None => self.warnings.push(format!("{error}")),
                 },
@@ -81,7 +90,10 @@ impl Inputs {
     }
 
     fn add_pattern(&mut self, pattern: &str) -> Result<()> {
-        let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+        let options = glob::MatchOptions {
+            require_literal_leading_dot: true,
+            ..glob::MatchOptions::new()
+        };
         let paths = glob::glob_with(pattern, options)
             .map_err(|error| Error::Usage(format!("`{pattern}` is no pattern: {error}")))?;
         let before = self.files.len();
@@ -106,7 +118,11 @@ fn is_pattern(text: &str) -> bool {
 fn looks_like_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(OsStr::to_str);
     has_picture_extension(path)
-        || extension.is_some_and(|extension| MORE_EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)))
+        || extension.is_some_and(|extension| {
+            MORE_EXTENSIONS
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known))
+        })
 }
 
 #[cfg(unix)]
@@ -129,23 +145,55 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         std::fs::create_dir_all(root.join("b/.hidden")).unwrap();
-        for name in ["b/2.jpg", "b/10.PNG", "b/notes.txt", "b/.x.jpg", "b/.hidden/y.jpg", "a.jpg", "c.gif"] {
+        for name in [
+            "b/2.jpg",
+            "b/10.PNG",
+            "b/notes.txt",
+            "b/.x.jpg",
+            "b/.hidden/y.jpg",
+            "a.jpg",
+            "c.gif",
+        ] {
             std::fs::write(root.join(name), b"x").unwrap();
         }
         let expand = |arguments: &[&str], stdin: &str| {
-            let arguments: Vec<PathBuf> = arguments.iter().map(|argument| {
-                if *argument == "-" { PathBuf::from("-") } else { root.join(argument) }
-            }).collect();
+            let arguments: Vec<PathBuf> = arguments
+                .iter()
+                .map(|argument| {
+                    if *argument == "-" {
+                        PathBuf::from("-")
+                    } else {
+                        root.join(argument)
+                    }
+                })
+                .collect();
             let inputs = Inputs::expand(&arguments, &mut stdin.as_bytes()).unwrap();
-            let names: Vec<String> = inputs.files.iter().map(|path| {
-                path.strip_prefix(root).unwrap_or(path).to_str().unwrap().replace('\\', "/")
-            }).collect();
+            let names: Vec<String> = inputs
+                .files
+                .iter()
+                .map(|path| {
+                    path.strip_prefix(root)
+                        .unwrap_or(path)
+                        .to_str()
+                        .unwrap()
+                        .replace('\\', "/")
+                })
+                .collect();
             (names, inputs.left_out, inputs.warnings.len())
         };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(expand(&["b", "missing.jpg"], ""), (names(&["b/10.PNG", "b/2.jpg", "missing.jpg"]), 1, 0));
+        assert_eq!(
+            expand(&["b", "missing.jpg"], ""),
+            (names(&["b/10.PNG", "b/2.jpg", "missing.jpg"]), 1, 0)
+        );
         assert_eq!(expand(&["*.jpg", "c.gif"], ""), (names(&["a.jpg", "c.gif"]), 0, 0));
-        assert_eq!(expand(&["*.webp", "b/.hidden/*"], ""), (names(&["b/.hidden/y.jpg"]), 0, 1));
-        assert_eq!(expand(&["-"], "one.jpg\r\n\ntwo words.jpg"), (names(&["one.jpg", "two words.jpg"]), 0, 0));
+        assert_eq!(
+            expand(&["*.webp", "b/.hidden/*"], ""),
+            (names(&["b/.hidden/y.jpg"]), 0, 1)
+        );
+        assert_eq!(
+            expand(&["-"], "one.jpg\r\n\ntwo words.jpg"),
+            (names(&["one.jpg", "two words.jpg"]), 0, 0)
+        );
     }
 }

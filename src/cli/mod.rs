@@ -86,7 +86,10 @@ pub fn main() -> ExitCode {
         }
     };
     let Cli { command, common } = cli;
-    match Context::new(common).map_err(Failure::from).and_then(|context| dispatch(command, &context)) {
+    match Context::new(common)
+        .map_err(Failure::from)
+        .and_then(|context| dispatch(command, &context))
+    {
         Ok(Ending::Done) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
         Ok(Ending::InputsSkipped) => ExitCode::from(3),
         Err(Failure::Output(error)) => {

@@ -48,7 +48,10 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         context.observer.warn(warning);
     }
     if inputs.left_out > 0 {
-        context.observer.warn(&format!("left out: {} in folders", counted(inputs.left_out, "file without a picture's name")));
+        context.observer.warn(&format!(
+            "left out: {} in folders",
+            counted(inputs.left_out, "file without a picture's name")
+        ));
     }
     if inputs.files.is_empty() {
         return Err(Error::Usage("there is no picture to classify".to_owned()).into());
@@ -63,17 +66,23 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         backbone: arguments.backbone.as_deref(),
         top_k: arguments.top_k as usize,
         batch_size: arguments.reading.batch_size as usize,
-        limits: Limits { max_pixels: arguments.reading.max_pixels },
+        limits: Limits {
+            max_pixels: arguments.reading.max_pixels,
+        },
         format,
     };
     match &arguments.output {
         None => job.run(&inputs.files, &mut std::io::stdout().lock(), context),
         Some(path) => {
             // A reader sees the old file or all of the new one.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let folder = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
             let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write", path))?;
             let ending = job.run(&inputs.files, &mut std::io::BufWriter::new(&mut file), context)?;
-            file.persist(path).map_err(|error| Error::io("write", path)(error.error))?;
+            file.persist(path)
+                .map_err(|error| Error::io("write", path)(error.error))?;
             Ok(ending)
         }
     }
@@ -121,13 +130,23 @@ impl Job<'_> {
         writer.header(out)?;
         let mut skipped = 0;
         let mut broken = None;
-        let predicted = classifier.predict(files, &backbone, &context.cache, &options, &context.observer, &mut |prediction| {
-            skipped += usize::from(prediction.outcome.is_err());
-            writer.write(out, &prediction).and_then(|()| Ok(out.flush()?)).map_err(|failure| {
-                broken = Some(failure);
-                Error::Interrupted
-            })
-        });
+        let predicted = classifier.predict(
+            files,
+            &backbone,
+            &context.cache,
+            &options,
+            &context.observer,
+            &mut |prediction| {
+                skipped += usize::from(prediction.outcome.is_err());
+                writer
+                    .write(out, &prediction)
+                    .and_then(|()| Ok(out.flush()?))
+                    .map_err(|failure| {
+                        broken = Some(failure);
+                        Error::Interrupted
+                    })
+            },
+        );
         match (broken, predicted) {
             (Some(failure), _) => Err(failure),
             (None, Err(error)) => Err(error.into()),
@@ -144,10 +163,16 @@ fn open_named(name: &str, classifier: &Classifier, context: &Context) -> Result<
 
 /// The backbone that the head names: where it lay, or by its name.
 fn find_backbone(classifier: &Classifier, context: &Context) -> Result<Arc<Backbone>, Error> {
-    let HeadMeta { backbone: name, backbone_file, .. } = &classifier.file().meta;
-    match backbone_file.as_ref().filter(|file| file.is_file()) {
-        Some(file) => context.backbone_file(name, file, Some(&classifier.space().feature)),
-        None => context.backbone(name, Some(&classifier.space().feature)),
+    let HeadMeta {
+        backbone: name,
+        backbone_file,
+        ..
+    } = &classifier.file().meta;
+    let feature = Some(classifier.space().feature.as_str());
+    if backbone_file.is_file() {
+        context.backbone_file(name, backbone_file, feature)
+    } else {
+        context.backbone(name, feature)
     }
 }
 
@@ -162,7 +187,12 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn new(format: Format, classes: &'a [String], top_k: usize) -> Self {
         let width = classes.iter().map(|class| class.chars().count()).max().unwrap_or(0);
-        Self { format, classes, top_k, width }
+        Self {
+            format,
+            classes,
+            top_k,
+            width,
+        }
     }
 
     fn header(&self, out: &mut dyn Write) -> Result<()> {
@@ -191,7 +221,12 @@ impl<'a> Writer<'a> {
             Ok(ranked) => {
                 for class in ranked {
                     let label = &self.classes[class.class];
-                    write!(out, "{:>5.1} %  {label:width$}  ", class.probability * 100.0, width = self.width)?;
+                    write!(
+                        out,
+                        "{:>5.1} %  {label:width$}  ",
+                        class.probability * 100.0,
+                        width = self.width
+                    )?;
                 }
                 writeln!(out, "{path}")?;
             }

@@ -49,7 +49,12 @@ struct Task {
 
 impl Terminal {
     pub(super) fn new(quiet: bool, verbose: bool) -> Self {
-        Self { quiet, verbose, terminal: std::io::stderr().is_terminal(), task: Mutex::default() }
+        Self {
+            quiet,
+            verbose,
+            terminal: std::io::stderr().is_terminal(),
+            task: Mutex::default(),
+        }
     }
 
     fn line(&self, text: &str) {
@@ -94,7 +99,12 @@ impl Task {
         match self.total {
             Some(total) if rate > 0.0 => {
                 let left = (total.saturating_sub(self.done)) as f64 / rate;
-                format!("{}: {}/{}, {rate_text}, {left:.0} s left", self.name, amount(self.done), amount(total))
+                format!(
+                    "{}: {}/{}, {rate_text}, {left:.0} s left",
+                    self.name,
+                    amount(self.done),
+                    amount(total)
+                )
             }
             _ => format!("{}: {}, {rate_text}", self.name, amount(self.done)),
         }
@@ -104,7 +114,15 @@ impl Task {
 impl Observer for Terminal {
     fn begin(&self, task: &str, total: Option<u64>, unit: Unit) {
         let now = Instant::now();
-        let task = Task { name: task.to_owned(), total, unit, done: 0, started: now, reported: now, bar: None };
+        let task = Task {
+            name: task.to_owned(),
+            total,
+            unit,
+            done: 0,
+            started: now,
+            reported: now,
+            bar: None,
+        };
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
@@ -129,7 +147,13 @@ impl Observer for Terminal {
     }
 
     fn end(&self) {
-        if let Some(bar) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take().and_then(|task| task.bar) {
+        if let Some(bar) = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .and_then(|task| task.bar)
+        {
             bar.finish_and_clear();
         }
     }

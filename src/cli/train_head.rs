@@ -10,11 +10,10 @@ use serde_json::json;
 
 use super::context::Context;
 use super::output::{Ending, Result, print_json};
+use crate::cache::Origin;
 use crate::error::Error;
 use crate::features::{LabelledFeatures, SpaceChoice, labelled_features};
-use crate::head::{
-    EpochRecord, Examples, HeadFile, HeadMeta, Schedule, SgdParams, StepLr, Training, TrainingTask,
-};
+use crate::head::{EpochRecord, Examples, HeadFile, HeadMeta, Schedule, SgdParams, StepLr, Training, TrainingTask};
 use crate::observer::Observer;
 use crate::space::SpaceDescription;
 use linfa::ParamGuard;
@@ -117,7 +116,14 @@ impl From<&EpochRecord> for Epoch {
 }
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
-    let Arguments { dataset, output, backbone, space, val_fraction, training } = arguments;
+    let Arguments {
+        dataset,
+        output,
+        backbone,
+        space,
+        val_fraction,
+        training,
+    } = arguments;
     let choice = SpaceChoice { backbone, space };
     train(&dataset, &output, &choice, val_fraction, &training, context)
 }
@@ -139,14 +145,18 @@ pub(super) fn train(
     }
     if features.failed_images > 0 {
         let count = features.failed_images;
-        context.observer.warn(&format!("{count} pictures that `extract` could not read are left out"));
+        context
+            .observer
+            .warn(&format!("{count} pictures that `extract` could not read are left out"));
     }
     let mut task = TrainingTask::new(
         features.classes.len(),
         Examples::new(features.train.view(), &features.train.labels)?,
     )?;
     if features.val.labels.is_empty() {
-        context.observer.warn("there is no validation picture: the last epoch is kept, whatever it is worth");
+        context
+            .observer
+            .warn("there is no validation picture: the last epoch is kept, whatever it is worth");
     } else {
         task = task.with_validation(Examples::new(features.val.view(), &features.val.labels)?)?;
     }
@@ -182,7 +192,12 @@ pub(super) fn train(
             failed_images: features.failed_images,
         })?;
     } else {
-        writeln!(out, "Training complete in {:.0}m {:.0}s", (seconds / 60.0).floor(), seconds % 60.0)?;
+        writeln!(
+            out,
+            "Training complete in {:.0}m {:.0}s",
+            (seconds / 60.0).floor(),
+            seconds % 60.0
+        )?;
         if let Some(accuracy) = best.val_accuracy {
             writeln!(out, "Best val Acc: {accuracy:.4}  (epoch {})", best.epoch)?;
         }
@@ -195,7 +210,11 @@ pub(super) fn train(
 fn print_epoch(out: &mut impl Write, record: &EpochRecord, epochs: usize) -> std::io::Result<()> {
     writeln!(out, "Epoch {}/{}", record.epoch, epochs - 1)?;
     writeln!(out, "----------")?;
-    writeln!(out, "train Loss: {:.4} Acc: {:.4}", record.train_loss, record.train_accuracy)?;
+    writeln!(
+        out,
+        "train Loss: {:.4} Acc: {:.4}",
+        record.train_loss, record.train_accuracy
+    )?;
     if let (Some(loss), Some(accuracy)) = (record.val_loss, record.val_accuracy) {
         writeln!(out, "val Loss: {loss:.4} Acc: {accuracy:.4}")?;
     }
@@ -212,7 +231,10 @@ impl TrainingArguments {
             .dampening(self.dampening)
             .weight_decay(self.weight_decay)
             .nesterov(self.nesterov)
-            .schedule(Schedule::Step(StepLr { step_size: self.step_size, gamma: self.gamma }))
+            .schedule(Schedule::Step(StepLr {
+                step_size: self.step_size,
+                gamma: self.gamma,
+            }))
             .seed(self.seed)
     }
 }
@@ -222,12 +244,18 @@ fn head_file(features: &LabelledFeatures, training: &TrainingArguments, trained:
         Error::Usage("the features were extracted by another version of lastlayer: extract them again".to_owned())
     })?;
     let best = trained.best();
+    // A cache without the note of where the backbone lay still trains heads; `predict` then asks for `--backbone`.
+    let unknown = || Origin {
+        name: "unknown".to_owned(),
+        file: PathBuf::new(),
+    };
+    let origin = features.origin.clone().unwrap_or_else(unknown);
     Ok(HeadFile {
         head: trained.head.clone(),
         meta: HeadMeta {
             classes: features.classes.clone(),
-            backbone: features.origin.as_ref().map_or_else(String::new, |origin| origin.name.clone()),
-            backbone_file: features.origin.as_ref().map(|origin| origin.file.clone()),
+            backbone: origin.name,
+            backbone_file: origin.file,
             backbone_blake3: description.backbone,
             feature_tensor: description.feature,
             space_id: features.space.id().to_string(),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::{Array1, Array2};
 use safetensors::{Dtype, SafeTensors};
@@ -25,6 +25,7 @@ const SIZE_LIMIT: u64 = 1 << 30;
 const KEY_FORMAT: &str = "lastlayer.format";
 const KEY_CLASSES: &str = "lastlayer.classes";
 const KEY_BACKBONE: &str = "lastlayer.backbone";
+const KEY_BACKBONE_FILE: &str = "lastlayer.backbone_file";
 const KEY_BACKBONE_BLAKE3: &str = "lastlayer.backbone_blake3";
 const KEY_FEATURE_TENSOR: &str = "lastlayer.feature_tensor";
 const KEY_SPACE_ID: &str = "lastlayer.space_id";
@@ -49,6 +50,8 @@ pub struct HeadMeta {
     pub classes: Vec<String>,
     /// The backbone as the user named it.
     pub backbone: String,
+    /// Where the backbone's file lay.
+    pub backbone_file: PathBuf,
     /// The blake3 of the backbone's bytes, in hexadecimal.
     pub backbone_blake3: String,
     /// The backbone's tensor that the features are read from.
@@ -142,6 +145,7 @@ impl HeadFile {
         let meta = HeadMeta {
             classes,
             backbone: text(KEY_BACKBONE)?,
+            backbone_file: PathBuf::from(text(KEY_BACKBONE_FILE)?),
             backbone_blake3: text(KEY_BACKBONE_BLAKE3)?,
             feature_tensor: text(KEY_FEATURE_TENSOR)?,
             space_id: text(KEY_SPACE_ID)?,
@@ -207,6 +211,7 @@ impl HeadFile {
             (KEY_FORMAT, FORMAT_VERSION.to_owned()),
             (KEY_CLASSES, json!(meta.classes).to_string()),
             (KEY_BACKBONE, meta.backbone.clone()),
+            (KEY_BACKBONE_FILE, meta.backbone_file.to_string_lossy().into_owned()),
             (KEY_BACKBONE_BLAKE3, meta.backbone_blake3.clone()),
             (KEY_FEATURE_TENSOR, meta.feature_tensor.clone()),
             (KEY_SPACE_ID, meta.space_id.clone()),
@@ -265,6 +270,7 @@ mod tests {
         let meta = HeadMeta {
             classes: vec!["ant".to_owned(), "bee \"x\"".to_owned(), "Ameise ß".to_owned()],
             backbone: "resnet18".to_owned(),
+            backbone_file: PathBuf::from("/models/resnet18.onnx"),
             backbone_blake3: "ab".repeat(32),
             feature_tensor: "flatten_out".to_owned(),
             space_id: "0123".to_owned(),
