@@ -9,6 +9,7 @@ use std::io::{self, BufRead, Read};
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
 
+use super::convert::rgb_bytes;
 use super::{Limits, PictureError, Reason, quiet};
 
 /// The bytes of the file, and whether more were asked for than there are.
@@ -83,7 +84,7 @@ fn decode_or_unwind(bytes: &[u8], limits: &Limits, starved: &Cell<bool>) -> Resu
     }
 
     let rgb = match color {
-        ColorSpace::JCS_GRAYSCALE => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
+        ColorSpace::JCS_GRAYSCALE => rgb_bytes(samples.iter(), |&grey| [grey; 3]),
         ColorSpace::JCS_CMYK => samples
             .as_chunks()
             .0
