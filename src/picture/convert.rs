@@ -21,15 +21,12 @@ pub(super) fn to_rgb(picture: DynamicImage, grey_alpha: GreyAlpha) -> Result<Rgb
     let (width, height) = (picture.width(), picture.height());
     let high = |value: u16| (value >> 8) as u8;
     let clipped = |value: u16| value.min(255) as u8;
-    let rgb: Vec<u8> = match picture {
+    let rgb = match picture {
         DynamicImage::ImageRgb8(picture) => return Ok(picture),
-        DynamicImage::ImageLuma8(picture) => picture.iter().flat_map(|&grey| [grey; 3]).collect(),
-        DynamicImage::ImageLumaA8(picture) => picture.pixels().flat_map(|pixel| [pixel.0[0]; 3]).collect(),
-        DynamicImage::ImageRgba8(picture) => picture
-            .pixels()
-            .flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]])
-            .collect(),
-        DynamicImage::ImageLuma16(picture) => picture.iter().flat_map(|&grey| [clipped(grey); 3]).collect(),
+        DynamicImage::ImageLuma8(picture) => rgb_bytes(picture.pixels(), |pixel| [pixel.0[0]; 3]),
+        DynamicImage::ImageLumaA8(picture) => rgb_bytes(picture.pixels(), |pixel| [pixel.0[0]; 3]),
+        DynamicImage::ImageRgba8(picture) => rgb_bytes(picture.pixels(), |pixel| [pixel.0[0], pixel.0[1], pixel.0[2]]),
+        DynamicImage::ImageLuma16(picture) => rgb_bytes(picture.pixels(), |pixel| [clipped(pixel.0[0]); 3]),
         DynamicImage::ImageLumaA16(picture) => {
             let grey = |value| {
                 if grey_alpha == GreyAlpha::Made {
@@ -38,13 +35,12 @@ pub(super) fn to_rgb(picture: DynamicImage, grey_alpha: GreyAlpha) -> Result<Rgb
                     high(value)
                 }
             };
-            picture.pixels().flat_map(|pixel| [grey(pixel.0[0]); 3]).collect()
+            rgb_bytes(picture.pixels(), |pixel| [grey(pixel.0[0]); 3])
         }
-        DynamicImage::ImageRgb16(picture) => picture.iter().map(|&value| high(value)).collect(),
-        DynamicImage::ImageRgba16(picture) => picture
-            .pixels()
-            .flat_map(|pixel| [high(pixel.0[0]), high(pixel.0[1]), high(pixel.0[2])])
-            .collect(),
+        DynamicImage::ImageRgb16(picture) => rgb_bytes(picture.pixels(), |pixel| pixel.0.map(high)),
+        DynamicImage::ImageRgba16(picture) => rgb_bytes(picture.pixels(), |pixel| {
+            [high(pixel.0[0]), high(pixel.0[1]), high(pixel.0[2])]
+        }),
         other => {
             return Err(PictureError::new(
                 Reason::Unsupported,
@@ -53,6 +49,15 @@ pub(super) fn to_rgb(picture: DynamicImage, grey_alpha: GreyAlpha) -> Result<Rgb
         }
     };
     Ok(RgbImage::from_raw(width, height, rgb).expect("three bytes were made of each pixel"))
+}
+
+/// The bytes of an RGB picture made pixel by pixel.
+pub(super) fn rgb_bytes<P>(pixels: impl ExactSizeIterator<Item = P>, to_rgb: impl Fn(P) -> [u8; 3]) -> Vec<u8> {
+    let mut bytes = vec![0; pixels.len() * 3];
+    for (output, pixel) in bytes.as_chunks_mut().0.iter_mut().zip(pixels) {
+        *output = to_rgb(pixel);
+    }
+    bytes
 }
 
 #[cfg(test)]

@@ -242,7 +242,10 @@ mod tests {
     fn pngs_of_every_kind() {
         let pixel = |bytes: Vec<u8>| decoded(&bytes).unwrap().get_pixel(1, 0).0;
         let palette = chunk(b"PLTE", &[1, 2, 3, 40, 50, 60]);
-        assert_eq!(pixel(png((2, 1), 8, 3, &[palette.clone()], &[&[0, 1]])), [40, 50, 60]);
+        assert_eq!(
+            pixel(png((2, 1), 8, 3, std::slice::from_ref(&palette), &[&[0, 1]])),
+            [40, 50, 60]
+        );
         let transparent = chunk(b"tRNS", &[255, 0]);
         assert_eq!(
             pixel(png((2, 1), 8, 3, &[palette, transparent], &[&[0, 1]])),

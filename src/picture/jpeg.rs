@@ -9,6 +9,7 @@ use std::io::{self, BufRead, Read};
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
 
+use super::convert::rgb_bytes;
 use super::{Limits, PictureError, Reason, quiet};
 
 /// The bytes of the file, and whether more were asked for than there are.
@@ -83,13 +84,8 @@ fn decode_or_unwind(bytes: &[u8], limits: &Limits, starved: &Cell<bool>) -> Resu
     }
 
     let rgb = match color {
-        ColorSpace::JCS_GRAYSCALE => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
-        ColorSpace::JCS_CMYK => samples
-            .as_chunks()
-            .0
-            .iter()
-            .flat_map(|&cmyk| rgb_from_inverted_cmyk(cmyk))
-            .collect(),
+        ColorSpace::JCS_GRAYSCALE => rgb_bytes(samples.iter(), |&grey| [grey; 3]),
+        ColorSpace::JCS_CMYK => rgb_bytes(samples.as_chunks().0.iter(), |&cmyk| rgb_from_inverted_cmyk(cmyk)),
         _ => samples,
     };
     RgbImage::from_raw(width, height, rgb)
@@ -178,11 +174,12 @@ pub(super) mod tests {
 
     #[test]
     fn inverted_cmyk() {
-        // Pillow 13 for uniform JPEGs of these stored (inverted) inks.
+        // Pillow 13: Image.new("CMYK", (1, 1), 255 - these).convert("RGB").
         assert_eq!(rgb_from_inverted_cmyk([255, 255, 255, 255]), [255, 255, 255]);
         assert_eq!(rgb_from_inverted_cmyk([0, 0, 0, 0]), [0, 0, 0]);
         assert_eq!(rgb_from_inverted_cmyk([0, 255, 255, 255]), [0, 255, 255]);
         assert_eq!(rgb_from_inverted_cmyk([255, 128, 0, 128]), [128, 64, 0]);
+        assert_eq!(rgb_from_inverted_cmyk([200, 100, 50, 220]), [173, 86, 43]);
         let samples = [[200_u8, 100, 50, 220]; 64].concat();
         let bytes = encode(8, 8, ColorSpace::JCS_CMYK, &samples, false);
         let decoded = decode(&bytes, &Limits::default()).unwrap();

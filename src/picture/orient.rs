@@ -9,7 +9,7 @@ const TILE: usize = 32;
 pub(super) fn upright(picture: RgbImage, orientation: u16) -> RgbImage {
     let (width, height) = picture.dimensions();
     match orientation {
-        2 | 3 | 4 => {
+        2..=4 => {
             let mut bytes = picture.into_raw();
             let (pixels, _) = bytes.as_chunks_mut::<3>();
             match orientation {
