@@ -135,10 +135,9 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Usage(_)
-            | Self::RuntimeLibrary { .. }
-            | Self::UnknownModel { .. }
-            | Self::ModelNotFound { .. } => ErrorKind::Usage,
+            Self::Usage(_) | Self::RuntimeLibrary { .. } | Self::UnknownModel { .. } | Self::ModelNotFound { .. } => {
+                ErrorKind::Usage
+            }
             Self::Interrupted => ErrorKind::Interrupted,
             _ => ErrorKind::Failed,
         }
@@ -151,7 +150,11 @@ impl Error {
             Self::Interrupted => Some("what was finished is kept: run the same command again to go on".to_owned()),
             Self::RuntimeMissing { offline, .. } => Some(format!(
                 "install it with `pip install onnxruntime`, or name the library file with `--ort-lib`{}",
-                if *offline { ", or drop `--offline` to have it fetched once" } else { "" }
+                if *offline {
+                    ", or drop `--offline` to have it fetched once"
+                } else {
+                    ""
+                }
             )),
             Self::RuntimeLibrary { origin, .. } => Some(format!(
                 "{origin} must name the ONNX Runtime library (libonnxruntime.so, .dylib or onnxruntime.dll) of version 1.22 \
@@ -163,7 +166,8 @@ impl Error {
                 library.display()
             )),
             Self::Fetch { .. } => Some(
-                "check the connection and run the same command again: a partial download is continued where it stopped".to_owned(),
+                "check the connection and run the same command again: a partial download is continued where it stopped"
+                    .to_owned(),
             ),
             Self::UnknownModel { .. } => {
                 Some("name one of these, or give the path of an ONNX file: `./name.onnx`".to_owned())
@@ -171,9 +175,10 @@ impl Error {
             Self::ModelNotFound { .. } => {
                 Some("check the path; a name without `.onnx` and without a slash means a model of the zoo".to_owned())
             }
-            Self::ModelOffline { file, origin, .. } => {
-                Some(format!("get it by hand from {origin} and put it at `{}`, or drop `--offline`", file.display()))
-            }
+            Self::ModelOffline { file, origin, .. } => Some(format!(
+                "get it by hand from {origin} and put it at `{}`, or drop `--offline`",
+                file.display()
+            )),
             _ => None,
         }
     }
@@ -181,5 +186,9 @@ impl Error {
 
 /// One indented line for each item.
 fn bullets(items: &[String]) -> String {
-    items.iter().map(|item| format!("  - {item}")).collect::<Vec<_>>().join("\n")
+    items
+        .iter()
+        .map(|item| format!("  - {item}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -92,7 +92,10 @@ fn fetch_locked(limits: &Limits, download: &Download<'_>, observer: &dyn Observe
     if part.length == 0 {
         part.remove();
     }
-    Err(Error::Fetch { what: download.what.to_owned(), attempts })
+    Err(Error::Fetch {
+        what: download.what.to_owned(),
+        attempts,
+    })
 }
 
 /// Tries one mirror until it has given the verified file, or a reason to give it up.
@@ -124,7 +127,11 @@ fn fetch_from(
                 part.restart()?;
                 let reason = format!("sha256 is {found}, expected {}", download.sha256);
                 // With a resumed beginning it may be that which is wrong, and not this mirror.
-                if before > 0 { Failure::Again(reason) } else { Failure::GiveUp(reason) }
+                if before > 0 {
+                    Failure::Again(reason)
+                } else {
+                    Failure::GiveUp(reason)
+                }
             }
             Some(failure) => failure,
         };
@@ -132,7 +139,11 @@ fn fetch_from(
             Failure::GiveUp(reason) => return Ok(Err(reason)),
             Failure::Again(reason) => reason,
         };
-        fruitless = if part.length >= before + PROGRESS_BYTES { 0 } else { fruitless + 1 };
+        fruitless = if part.length >= before + PROGRESS_BYTES {
+            0
+        } else {
+            fruitless + 1
+        };
         if fruitless >= limits.tries {
             return Ok(Err(reason));
         }
@@ -175,7 +186,9 @@ fn transfer(
             Some((start, total)) if start == part.length => total,
             _ => {
                 part.restart()?;
-                return Ok(Err(Failure::Again("the server answered with another range than asked for".to_owned())));
+                return Ok(Err(Failure::Again(
+                    "the server answered with another range than asked for".to_owned(),
+                )));
             }
         },
         200 => {
@@ -185,7 +198,9 @@ fn transfer(
         }
         416 => {
             part.restart()?;
-            return Ok(Err(Failure::Again("the server has less than is here already (HTTP 416)".to_owned())));
+            return Ok(Err(Failure::Again(
+                "the server has less than is here already (HTTP 416)".to_owned(),
+            )));
         }
         408 | 429 | 500.. => return Ok(Err(Failure::Again(format!("HTTP {status}")))),
         _ => return Ok(Err(Failure::GiveUp(format!("HTTP {status}")))),
@@ -193,7 +208,9 @@ fn transfer(
     if let (Some(announced), Some(size)) = (announced, download.size)
         && announced != size
     {
-        return Ok(Err(Failure::GiveUp(format!("the server's file has {announced} bytes, expected {size}"))));
+        return Ok(Err(Failure::GiveUp(format!(
+            "the server's file has {announced} bytes, expected {size}"
+        ))));
     }
     let expected = download.size.or(announced);
     observer.advance(part.length);
@@ -211,14 +228,18 @@ fn transfer(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
                 let progress = progress(part.length, expected);
-                return Ok(Err(Failure::Again(format!("the connection broke after {progress}: {error}"))));
+                return Ok(Err(Failure::Again(format!(
+                    "the connection broke after {progress}: {error}"
+                ))));
             }
         };
         part.append(&buffer[..count])?;
         observer.advance(count as u64);
         if expected.is_some_and(|expected| part.length > expected) {
             part.restart()?;
-            return Ok(Err(Failure::GiveUp("the server sends more than the file's length".to_owned())));
+            return Ok(Err(Failure::GiveUp(
+                "the server sends more than the file's length".to_owned(),
+            )));
         }
     }
     if expected.is_some_and(|expected| part.length < expected) {
@@ -234,11 +255,18 @@ pub(crate) fn fetch_text(url: &str, limits: &Limits) -> Result<String, String> {
     if response.status() != 200 {
         return Err(format!("HTTP {}", response.status()));
     }
-    response.body_mut().with_config().limit(1 << 20).read_to_string().map_err(|error| error.to_string())
+    response
+        .body_mut()
+        .with_config()
+        .limit(1 << 20)
+        .read_to_string()
+        .map_err(|error| error.to_string())
 }
 
 fn agent(limits: &Limits) -> ureq::Agent {
-    let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+    let tls = ureq::tls::TlsConfig::builder()
+        .root_certs(ureq::tls::RootCerts::PlatformVerifier)
+        .build();
     ureq::Agent::config_builder()
         .tls_config(tls)
         .http_status_as_error(false)
@@ -272,7 +300,12 @@ impl Part {
             .map_err(Error::io("write", path))?;
         let mut hasher = Sha256::new();
         let length = io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(Error::io("read", path))?;
-        Ok(Self { path: path.to_path_buf(), file, length, hasher })
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            length,
+            hasher,
+        })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
@@ -284,7 +317,9 @@ impl Part {
 
     fn restart(&mut self) -> Result<()> {
         self.file.set_len(0).map_err(Error::io("write", &self.path))?;
-        self.file.seek(SeekFrom::Start(0)).map_err(Error::io("write", &self.path))?;
+        self.file
+            .seek(SeekFrom::Start(0))
+            .map_err(Error::io("write", &self.path))?;
         self.hasher = Sha256::new();
         self.length = 0;
         Ok(())
@@ -350,8 +385,12 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// Takes the lock on `path`, waiting for another process that holds it.
 pub(crate) fn lock(path: &Path, observer: &dyn Observer) -> Result<File> {
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(Error::io("lock", path))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(Error::io("lock", path))?;
     let mut told = false;
     loop {
         match file.try_lock() {
@@ -374,8 +413,7 @@ pub(crate) fn lock(path: &Path, observer: &dyn Observer) -> Result<File> {
 }
 
 fn is_complete(download: &Download<'_>) -> Result<bool> {
-    Ok(download.destination.is_file()
-        && sha256_of_file(download.destination)?.eq_ignore_ascii_case(download.sha256))
+    Ok(download.destination.is_file() && sha256_of_file(download.destination)?.eq_ignore_ascii_case(download.sha256))
 }
 
 /// `bytes 5-9/10` as `(5, Some(10))`; a total of `*` is `None`.
@@ -401,4 +439,4 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 #[path = "download_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -16,8 +16,11 @@ use crate::{Error, Observer, Result, Unit};
 const PIP_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// The commands under which a Python interpreter may be found, best first.
-pub(crate) const PYTHONS: &[&[&str]] =
-    if cfg!(windows) { &[&["python3"], &["python"], &["py", "-3"]] } else { &[&["python3"], &["python"]] };
+pub(crate) const PYTHONS: &[&[&str]] = if cfg!(windows) {
+    &[&["python3"], &["python"], &["py", "-3"]]
+} else {
+    &[&["python3"], &["python"]]
+};
 
 /// One wheel on PyPI.
 #[derive(Debug, Clone, Copy)]
@@ -42,12 +45,7 @@ pub(crate) fn download(wheel: &Wheel<'_>, folder: &Path, observer: &dyn Observer
     download_with(PYTHONS, wheel, folder, observer)
 }
 
-fn download_with(
-    pythons: &[&[&str]],
-    wheel: &Wheel<'_>,
-    folder: &Path,
-    observer: &dyn Observer,
-) -> Result<PathBuf> {
+fn download_with(pythons: &[&[&str]], wheel: &Wheel<'_>, folder: &Path, observer: &dyn Observer) -> Result<PathBuf> {
     let mut attempts = Vec::new();
     for python in pythons {
         let shown = format!("`{} -m pip download {}`", python.join(" "), wheel.requirement);
@@ -80,16 +78,33 @@ fn download_with(
             Err(RunError::Io(error)) => attempts.push(format!("{shown}: {error}")),
         }
     }
-    Err(Error::Fetch { what: wheel.what.to_owned(), attempts })
+    Err(Error::Fetch {
+        what: wheel.what.to_owned(),
+        attempts,
+    })
 }
 
 fn pip_command(python: &[&str], wheel: &Wheel<'_>, folder: &Path) -> Command {
     let mut command = python_command(python);
-    command.args(["-m", "pip", "download", wheel.requirement, "--no-deps", "--only-binary=:all:"]);
+    command.args([
+        "-m",
+        "pip",
+        "download",
+        wheel.requirement,
+        "--no-deps",
+        "--only-binary=:all:",
+    ]);
     command.args(["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]);
     if let Some(platform) = wheel.platform {
         // Which wheel is taken, and so its hash, must not depend on the user's Python.
-        command.args(["--python-version", "3.12", "--implementation", "cp", "--platform", platform]);
+        command.args([
+            "--python-version",
+            "3.12",
+            "--implementation",
+            "cp",
+            "--platform",
+            platform,
+        ]);
     }
     command.arg("-d").arg(folder);
     command
@@ -104,7 +119,10 @@ pub(crate) fn python_command(python: &[&str]) -> Command {
 
 fn verified_wheel(wheel: &Wheel<'_>, folder: &Path) -> Result<Result<PathBuf, String>> {
     let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
-    let found = entries.flatten().map(|entry| entry.path()).find(|path| path.extension() == Some(OsStr::new("whl")));
+    let found = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension() == Some(OsStr::new("whl")));
     let Some(path) = found else {
         return Ok(Err("pip left no wheel".to_owned()));
     };
@@ -114,7 +132,10 @@ fn verified_wheel(wheel: &Wheel<'_>, folder: &Path) -> Result<Result<PathBuf, St
     }
     // Another interpreter's pip must not find it.
     std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-    Ok(Err(format!("sha256 of the wheel is {found}, expected {}", wheel.sha256)))
+    Ok(Err(format!(
+        "sha256 of the wheel is {found}, expected {}",
+        wheel.sha256
+    )))
 }
 
 /// What a finished program left.
@@ -175,7 +196,11 @@ pub(crate) fn run_limited(
     let text = |thread: std::thread::JoinHandle<Vec<u8>>| {
         String::from_utf8_lossy(&thread.join().unwrap_or_default()).into_owned()
     };
-    Ok(Output { success: status.success(), stdout: text(stdout), stderr: text(stderr) })
+    Ok(Output {
+        success: status.success(),
+        stdout: text(stdout),
+        stderr: text(stderr),
+    })
 }
 
 fn read_in_background(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
@@ -225,9 +250,17 @@ mod tests {
     fn missing_interpreters_are_each_named() {
         let folder = tempfile::tempdir().unwrap();
         let pythons: &[&[&str]] = &[&["no-such-python-a"], &["no-such-python-b", "-3"]];
-        let error = download_with(pythons, &ANY, folder.path(), &Quiet).unwrap_err().to_string();
-        assert!(error.contains("`no-such-python-a -m pip download no-such==1`: "), "{error}");
-        assert!(error.contains("`no-such-python-b -3 -m pip download no-such==1`: "), "{error}");
+        let error = download_with(pythons, &ANY, folder.path(), &Quiet)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`no-such-python-a -m pip download no-such==1`: "),
+            "{error}"
+        );
+        assert!(
+            error.contains("`no-such-python-b -3 -m pip download no-such==1`: "),
+            "{error}"
+        );
     }
 
     #[test]
@@ -239,14 +272,18 @@ mod tests {
     #[test]
     fn a_compiled_wheel_does_not_depend_on_the_users_python() {
         let command = pip_command(&["py", "-3"], &ANY, Path::new("folder"));
-        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        let arguments: Vec<_> = command
+            .get_args()
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect();
         let line = arguments.join(" ");
         assert_eq!(command.get_program(), "py");
-        assert!(line.starts_with("-3 -m pip download no-such==1 --no-deps --only-binary=:all:"), "{line}");
         assert!(
-            line.ends_with(
-                "--python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 -d folder"
-            ),
+            line.starts_with("-3 -m pip download no-such==1 --no-deps --only-binary=:all:"),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("--python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 -d folder"),
             "{line}"
         );
     }
@@ -258,7 +295,10 @@ mod tests {
         std::fs::write(&path, b"abc").unwrap();
         let reason = verified_wheel(&ANY, folder.path()).unwrap().unwrap_err();
         // FIPS 180-2, appendix B.1.
-        assert!(reason.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{reason}");
+        assert!(
+            reason.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            "{reason}"
+        );
         assert!(!path.exists());
     }
 
@@ -266,7 +306,9 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_ended() {
         let start = Instant::now();
-        let outcome = run_limited(Command::new("sleep").arg("20"), Duration::from_millis(50), &mut || false);
+        let outcome = run_limited(Command::new("sleep").arg("20"), Duration::from_millis(50), &mut || {
+            false
+        });
         assert!(matches!(outcome, Err(RunError::TimedOut)));
         let outcome = run_limited(Command::new("sleep").arg("20"), Duration::from_secs(20), &mut || true);
         assert!(matches!(outcome, Err(RunError::Stopped)));

@@ -157,12 +157,24 @@ fn load_new(options: &RuntimeOptions, observer: &dyn Observer) -> Result<Runtime
         .with_name("lastlayer")
         .with_telemetry(false)
         .build()
-        .map_err(|source| Error::Inference { action: "start", source })?;
-    Ok(Runtime { environment, path, version: library.version, place, attempts })
+        .map_err(|source| Error::Inference {
+            action: "start",
+            source,
+        })?;
+    Ok(Runtime {
+        environment,
+        path,
+        version: library.version,
+        place,
+        attempts,
+    })
 }
 
 fn missing(attempts: &[Attempt], offline: bool) -> Error {
-    Error::RuntimeMissing { attempts: attempts.iter().map(ToString::to_string).collect(), offline }
+    Error::RuntimeMissing {
+        attempts: attempts.iter().map(ToString::to_string).collect(),
+        offline,
+    }
 }
 
 struct Library {
@@ -175,7 +187,10 @@ fn open_library(path: &Path) -> Result<Library, ort::LoadDynamicError> {
     let seen = Arc::clone(&version.0);
     let builder = tracing::subscriber::with_default(version, || ort::init_from(path))?;
     let version = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok(Library { builder, version: version.unwrap_or_else(|| "unknown".to_owned()) })
+    Ok(Library {
+        builder,
+        version: version.unwrap_or_else(|| "unknown".to_owned()),
+    })
 }
 
 /// Reads the library's version from what ort logs when it loads one: ort has no function that tells it.
@@ -223,12 +238,18 @@ fn version_in_message(message: &str) -> Option<String> {
 
 /// The process's runtime for tests, from this user's data folder, fetched into it on a bare machine.
 #[cfg(test)]
-#[expect(clippy::expect_used, reason = "tests")]
 pub(crate) fn tests_runtime() -> &'static Runtime {
     let data_dir = dirs::data_dir().expect("the user has a data folder").join("lastlayer");
     let env_library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
-    Runtime::load(&RuntimeOptions { env_library, data_dir, ..RuntimeOptions::default() }, &crate::Quiet)
-        .expect("ONNX Runtime is found or fetched")
+    Runtime::load(
+        &RuntimeOptions {
+            env_library,
+            data_dir,
+            ..RuntimeOptions::default()
+        },
+        &crate::Quiet,
+    )
+    .expect("ONNX Runtime is found or fetched")
 }
 
 #[cfg(test)]
@@ -254,10 +275,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let other = folder.path().join(search::LIBRARY_NAME);
         std::fs::write(&other, b"").unwrap();
-        let options = RuntimeOptions { library: Some(other), ..RuntimeOptions::default() };
+        let options = RuntimeOptions {
+            library: Some(other),
+            ..RuntimeOptions::default()
+        };
         let error = Runtime::load(&options, &Quiet).unwrap_err();
         assert!(error.to_string().contains("is loaded from"), "{error}");
-        let options = RuntimeOptions { library: Some(runtime.path().to_path_buf()), ..RuntimeOptions::default() };
+        let options = RuntimeOptions {
+            library: Some(runtime.path().to_path_buf()),
+            ..RuntimeOptions::default()
+        };
         assert!(std::ptr::eq(runtime, Runtime::load(&options, &Quiet).unwrap()));
     }
 

@@ -45,7 +45,11 @@ impl FromStr for Device {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let unknown = || Error::Usage(format!("unknown device `{text}`; use `auto`, `cpu`, `cuda` or `cuda:N`"));
+        let unknown = || {
+            Error::Usage(format!(
+                "unknown device `{text}`; use `auto`, `cpu`, `cuda` or `cuda:N`"
+            ))
+        };
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
@@ -127,7 +131,11 @@ impl Session {
         let length: usize = self.picture.iter().product();
         assert_eq!(batch.len(), n * length, "the batch holds n pictures");
         let Some(step) = self.fixed_batch else {
-            return if n == 0 { Ok(Vec::new()) } else { self.run_once(batch, n) };
+            return if n == 0 {
+                Ok(Vec::new())
+            } else {
+                self.run_once(batch, n)
+            };
         };
         // A model of a fixed batch size is run in pieces of it, the last filled up with black pictures.
         let mut features = Vec::new();
@@ -158,16 +166,26 @@ impl Session {
     }
 
     fn run_once(&mut self, batch: &[f32], n: usize) -> Result<Vec<f32>> {
-        let failed = |source| Error::Inference { action: "run the model", source };
+        let failed = |source| Error::Inference {
+            action: "run the model",
+            source,
+        };
         let [channels, height, width] = self.picture;
         let pictures = TensorRef::from_array_view(([n, channels, height, width], batch)).map_err(failed)?;
-        let outputs = self.inner.run(ort::inputs![self.input.as_str() => pictures]).map_err(failed)?;
+        let outputs = self
+            .inner
+            .run(ort::inputs![self.input.as_str() => pictures])
+            .map_err(failed)?;
         let output = outputs
             .get(self.output.as_str())
             .ok_or_else(|| Error::ModelShape(format!("it gave no tensor `{}`", self.output)))?;
         let (shape, features) = output.try_extract_tensor::<f32>().map_err(failed)?;
         let dim = feature_dim(shape, n).ok_or_else(|| {
-            Error::ModelShape(format!("`{}` is {:?} for {n} pictures, expected [{n}, d]", self.output, &shape[..]))
+            Error::ModelShape(format!(
+                "`{}` is {:?} for {n} pictures, expected [{n}, d]",
+                self.output,
+                &shape[..]
+            ))
         })?;
         self.feature_dim = Some(dim);
         Ok(features.to_vec())
@@ -178,7 +196,11 @@ impl Session {
         let input = declared_shape("input", self.inner.inputs(), &self.input)?;
         if let Some(shape) = &input {
             let wanted: Vec<_> = self.picture.iter().map(|&length| length as i64).collect();
-            let fits = shape.len() == 4 && shape[1..].iter().zip(&wanted).all(|(&has, &want)| has < 0 || has == want);
+            let fits = shape.len() == 4
+                && shape[1..]
+                    .iter()
+                    .zip(&wanted)
+                    .all(|(&has, &want)| has < 0 || has == want);
             if !fits {
                 return Err(Error::ModelShape(format!(
                     "`{}` takes {shape:?} (-1 is any), but pictures are [n, {}, {}, {}]",
@@ -188,8 +210,10 @@ impl Session {
             self.fixed_batch = usize::try_from(shape[0]).ok().filter(|&batch| batch > 0);
         }
         let output = declared_shape("output", self.inner.outputs(), &self.output)?;
-        self.feature_dim =
-            output.as_deref().and_then(|shape| shape.get(1)).and_then(|&dim| usize::try_from(dim).ok());
+        self.feature_dim = output
+            .as_deref()
+            .and_then(|shape| shape.get(1))
+            .and_then(|&dim| usize::try_from(dim).ok());
         Ok(())
     }
 }
@@ -220,13 +244,20 @@ fn feature_dim(shape: &[i64], n: usize) -> Option<usize> {
 fn declared_shape(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Result<Option<Vec<i64>>> {
     let Some(outlet) = outlets.iter().find(|outlet| outlet.name() == name) else {
         let names: Vec<_> = outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect();
-        return Err(Error::ModelShape(format!("it has no {kind} `{name}`, only {}", names.join(", "))));
+        return Err(Error::ModelShape(format!(
+            "it has no {kind} `{name}`, only {}",
+            names.join(", ")
+        )));
     };
     match outlet.dtype() {
-        ValueType::Tensor { ty: ort::value::TensorElementType::Float32, shape, .. } => {
-            Ok((!shape.is_empty()).then(|| shape.to_vec()))
-        }
-        other => Err(Error::ModelShape(format!("{kind} `{name}` is {other}, expected a tensor of f32"))),
+        ValueType::Tensor {
+            ty: ort::value::TensorElementType::Float32,
+            shape,
+            ..
+        } => Ok((!shape.is_empty()).then(|| shape.to_vec())),
+        other => Err(Error::ModelShape(format!(
+            "{kind} `{name}` is {other}, expected a tensor of f32"
+        ))),
     }
 }
 
@@ -251,7 +282,10 @@ fn open_on_device(
         match open_session(runtime, model, options.threads, Some(id)) {
             Ok(session) => return Ok((session, Device::Cuda { id }.to_string())),
             Err(error) if options.device == Device::Auto => {
-                observer.warn(&format!("CUDA cannot be used, running on the CPU: {}", one_line(&error)));
+                observer.warn(&format!(
+                    "CUDA cannot be used, running on the CPU: {}",
+                    one_line(&error)
+                ));
             }
             Err(error) => {
                 return Err(Error::Device {
@@ -262,8 +296,10 @@ fn open_on_device(
             }
         }
     }
-    let session = open_session(runtime, model, options.threads, None)
-        .map_err(|source| Error::Inference { action: "load the model", source })?;
+    let session = open_session(runtime, model, options.threads, None).map_err(|source| Error::Inference {
+        action: "load the model",
+        source,
+    })?;
     Ok((session, Device::Cpu.to_string()))
 }
 
@@ -314,7 +350,16 @@ fn preload_cuda(library: &Path) {
 
 /// The files to load before `library`, each behind those it needs; none unless it lies in `site-packages/onnxruntime/capi`.
 fn cuda_libraries(library: &Path) -> Vec<PathBuf> {
-    const ORDER: [&str; 8] = ["cudart", "nvJitLink", "cublasLt", "cublas", "nvrtc", "curand", "cufft", "cudnn"];
+    const ORDER: [&str; 8] = [
+        "cudart",
+        "nvJitLink",
+        "cublasLt",
+        "cublas",
+        "nvrtc",
+        "curand",
+        "cufft",
+        "cudnn",
+    ];
     let Some(packages) = library.ancestors().nth(3).map(|folder| folder.join("nvidia")) else {
         return Vec::new();
     };
@@ -322,7 +367,11 @@ fn cuda_libraries(library: &Path) -> Vec<PathBuf> {
         let name = path.file_name()?.to_str()?;
         let stem = name.strip_prefix("lib").unwrap_or(name);
         // The longest prefix: cublasLt is no cublas.
-        let rank = ORDER.iter().enumerate().filter(|(_, prefix)| stem.starts_with(**prefix)).max_by_key(|(_, p)| p.len())?;
+        let rank = ORDER
+            .iter()
+            .enumerate()
+            .filter(|(_, prefix)| stem.starts_with(**prefix))
+            .max_by_key(|(_, p)| p.len())?;
         let is_library = name.contains(".so") || name.ends_with(".dll");
         is_library.then(|| (rank.0, name.len(), path.to_path_buf()))
     };
@@ -340,7 +389,11 @@ fn cuda_libraries(library: &Path) -> Vec<PathBuf> {
 /// The execution providers that this program can use, each with whether it really runs a model, or why not.
 pub fn registered_providers(runtime: &Runtime) -> Vec<(String, Result<(), String>)> {
     let model = identity_model();
-    let try_provider = |cuda| open_session(runtime, &model, 1, cuda).map(|_| ()).map_err(|error| one_line(&error));
+    let try_provider = |cuda| {
+        open_session(runtime, &model, 1, cuda)
+            .map(|_| ())
+            .map_err(|error| one_line(&error))
+    };
     let cuda = match ort::ep::CUDA::is_available() {
         Ok(true) => {
             preload_cuda(runtime.path());
@@ -349,7 +402,10 @@ pub fn registered_providers(runtime: &Runtime) -> Vec<(String, Result<(), String
         Ok(false) => Err("this library is built without it".to_owned()),
         Err(error) => Err(one_line(&error)),
     };
-    vec![(ort::ep::CPU::NAME.to_owned(), try_provider(None)), (ort::ep::CUDA::NAME.to_owned(), cuda)]
+    vec![
+        (ort::ep::CPU::NAME.to_owned(), try_provider(None)),
+        (ort::ep::CUDA::NAME.to_owned(), cuda),
+    ]
 }
 
 /// The smallest model there is: one `Identity` of a `[1]` tensor.
@@ -377,7 +433,10 @@ fn one_node_model(node: onnx::NodeProto, input: &[Option<i64>], output: &[Option
         output: vec![value("y", output)],
         ..Default::default()
     };
-    let opset = onnx::OperatorSetIdProto { domain: Some(String::new()), version: Some(13) };
+    let opset = onnx::OperatorSetIdProto {
+        domain: Some(String::new()),
+        version: Some(13),
+    };
     let model = onnx::ModelProto {
         ir_version: Some(7),
         opset_import: vec![opset],
@@ -391,13 +450,19 @@ fn float_tensor(shape: &[Option<i64>]) -> onnx::TypeProto {
     use onnx::tensor_shape_proto::{Dimension, dimension};
     let dim = shape
         .iter()
-        .map(|length| Dimension { value: length.map(dimension::Value::DimValue), ..Default::default() })
+        .map(|length| Dimension {
+            value: length.map(dimension::Value::DimValue),
+            ..Default::default()
+        })
         .collect();
     let tensor = onnx::type_proto::Tensor {
         elem_type: Some(onnx::tensor_proto::DataType::Float as i32),
         shape: Some(onnx::TensorShapeProto { dim }),
     };
-    onnx::TypeProto { value: Some(onnx::type_proto::Value::TensorType(tensor)), ..Default::default() }
+    onnx::TypeProto {
+        value: Some(onnx::type_proto::Value::TensorType(tensor)),
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]

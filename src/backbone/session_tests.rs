@@ -7,8 +7,13 @@ use super::*;
 use crate::backbone::runtime::tests_runtime;
 use crate::{ErrorKind, Quiet};
 
-const OPTIONS: SessionOptions<'_> =
-    SessionOptions { input: "x", output: "y", picture: [3, 2, 2], device: Device::Cpu, threads: 1 };
+const OPTIONS: SessionOptions<'_> = SessionOptions {
+    input: "x",
+    output: "y",
+    picture: [3, 2, 2],
+    device: Device::Cpu,
+    threads: 1,
+};
 
 /// `[n, 3, 2, 2]` to the mean of each channel, `[n, 3, 1, 1]`.
 fn channel_means(batch: Option<i64>) -> Vec<u8> {
@@ -30,7 +35,10 @@ fn pictures(n: usize) -> Vec<f32> {
 }
 
 fn means(batch: &[f32]) -> Vec<f32> {
-    batch.chunks(4).map(|channel| channel.iter().sum::<f32>() / 4.0).collect()
+    batch
+        .chunks(4)
+        .map(|channel| channel.iter().sum::<f32>() / 4.0)
+        .collect()
 }
 
 #[test]
@@ -45,7 +53,18 @@ fn devices_are_parsed_and_shown() {
         assert_eq!(device.to_string(), text);
     }
     assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda { id: 0 });
-    for wrong in ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:2147483648", "cuda0", "cpu:1"] {
+    for wrong in [
+        "",
+        "gpu",
+        "CPU",
+        "cuda:",
+        "cuda:-1",
+        "cuda:+1",
+        "cuda:x",
+        "cuda:2147483648",
+        "cuda0",
+        "cpu:1",
+    ] {
         let error = wrong.parse::<Device>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "{wrong}");
     }
@@ -89,7 +108,10 @@ fn an_output_that_is_no_row_a_picture_is_refused() {
     let model = one_node("Identity", None, &[None, None, None, None]);
     let mut session = Session::open(tests_runtime(), &model, &OPTIONS, &Quiet).unwrap();
     let error = session.run(&pictures(2), 2).unwrap_err().to_string();
-    assert!(error.contains("`y` is [2, 3, 2, 2] for 2 pictures, expected [2, d]"), "{error}");
+    assert!(
+        error.contains("`y` is [2, 3, 2, 2] for 2 pictures, expected [2, d]"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -97,13 +119,27 @@ fn what_does_not_fit_is_said_when_opened() {
     let runtime = tests_runtime();
     let model = channel_means(None);
     let open = |options: &SessionOptions<'_>| Session::open(runtime, &model, options, &Quiet).unwrap_err().to_string();
-    let error = open(&SessionOptions { picture: [3, 4, 2], ..OPTIONS });
-    assert!(error.contains("`x` takes [-1, 3, 2, 2]") && error.contains("[n, 3, 4, 2]"), "{error}");
-    let error = open(&SessionOptions { input: "data", ..OPTIONS });
+    let error = open(&SessionOptions {
+        picture: [3, 4, 2],
+        ..OPTIONS
+    });
+    assert!(
+        error.contains("`x` takes [-1, 3, 2, 2]") && error.contains("[n, 3, 4, 2]"),
+        "{error}"
+    );
+    let error = open(&SessionOptions {
+        input: "data",
+        ..OPTIONS
+    });
     assert!(error.contains("no input `data`, only `x`"), "{error}");
-    let error = open(&SessionOptions { output: "feature", ..OPTIONS });
+    let error = open(&SessionOptions {
+        output: "feature",
+        ..OPTIONS
+    });
     assert!(error.contains("no output `feature`, only `y`"), "{error}");
-    let error = Session::open(runtime, b"not a model", &OPTIONS, &Quiet).unwrap_err().to_string();
+    let error = Session::open(runtime, b"not a model", &OPTIONS, &Quiet)
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("ONNX Runtime cannot load the model: "), "{error}");
 }
 
@@ -123,21 +159,42 @@ fn without_cuda_auto_is_the_cpu_in_silence_and_cuda_an_error() {
     }
     let (runtime, model) = (tests_runtime(), channel_means(None));
     let warnings = Warnings::default();
-    let auto = SessionOptions { device: Device::Auto, ..OPTIONS };
-    assert_eq!(Session::open(runtime, &model, &auto, &warnings).unwrap().device_name(), "cpu");
+    let auto = SessionOptions {
+        device: Device::Auto,
+        ..OPTIONS
+    };
+    assert_eq!(
+        Session::open(runtime, &model, &auto, &warnings).unwrap().device_name(),
+        "cpu"
+    );
     assert!(warnings.0.lock().unwrap().is_empty());
 
-    let cuda = SessionOptions { device: Device::Cuda { id: 1 }, ..OPTIONS };
+    let cuda = SessionOptions {
+        device: Device::Cuda { id: 1 },
+        ..OPTIONS
+    };
     let error = Session::open(runtime, &model, &cuda, &warnings).unwrap_err();
     let text = error.to_string();
-    assert!(text.starts_with("cannot use device `cuda:1`: ") && text.contains("not enabled in this build"), "{text}");
+    assert!(
+        text.starts_with("cannot use device `cuda:1`: ") && text.contains("not enabled in this build"),
+        "{text}"
+    );
     let hint = error.hint().unwrap();
-    assert!(hint.contains("onnxruntime-gpu") && hint.contains(&runtime.path().display().to_string()), "{hint}");
+    assert!(
+        hint.contains("onnxruntime-gpu") && hint.contains(&runtime.path().display().to_string()),
+        "{hint}"
+    );
 
     let providers = registered_providers(runtime);
     assert_eq!(providers[0], ("CPUExecutionProvider".to_owned(), Ok(())));
     assert_eq!(providers[1].0, "CUDAExecutionProvider");
-    assert!(providers[1].1.as_ref().is_err_and(|reason| reason.contains("without it")), "{providers:?}");
+    assert!(
+        providers[1]
+            .1
+            .as_ref()
+            .is_err_and(|reason| reason.contains("without it")),
+        "{providers:?}"
+    );
 }
 
 #[test]

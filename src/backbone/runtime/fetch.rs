@@ -97,7 +97,10 @@ pub(super) fn fetch(data_dir: &Path, attempts: &mut Vec<Attempt>, observer: &dyn
             if cfg!(target_env = "musl") { " with musl" } else { "" }
         );
         attempts.push(Attempt::new(Place::Fetched, None, reason.clone()));
-        return Err(Error::Fetch { what: WHAT.to_owned(), attempts: vec![reason] });
+        return Err(Error::Fetch {
+            what: WHAT.to_owned(),
+            attempts: vec![reason],
+        });
     };
     let parent = data_dir.join("onnxruntime");
     fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
@@ -116,10 +119,9 @@ pub(super) fn fetch(data_dir: &Path, attempts: &mut Vec<Attempt>, observer: &dyn
         .tempdir_in(&parent)
         .map_err(Error::io("create a folder in", &parent))?;
     let unpacked = staging.path().join("unpacked");
-    let ways: [&dyn Fn() -> Result<PathBuf>; 2] = [
-        &|| from_wheel(build, staging.path(), observer),
-        &|| Releases::default().archive(build, staging.path(), observer),
-    ];
+    let ways: [&dyn Fn() -> Result<PathBuf>; 2] = [&|| from_wheel(build, staging.path(), observer), &|| {
+        Releases::default().archive(build, staging.path(), observer)
+    }];
     let mut failures = Vec::new();
     for way in ways {
         let outcome = way().and_then(|archive| unpack(&archive, &unpacked));
@@ -130,8 +132,15 @@ pub(super) fn fetch(data_dir: &Path, attempts: &mut Vec<Attempt>, observer: &dyn
             Err(error) => failures.push(error.to_string()),
         }
     }
-    attempts.extend(failures.iter().map(|reason| Attempt::new(Place::Fetched, None, reason.clone())));
-    Err(Error::Fetch { what: WHAT.to_owned(), attempts: failures })
+    attempts.extend(
+        failures
+            .iter()
+            .map(|reason| Attempt::new(Place::Fetched, None, reason.clone())),
+    );
+    Err(Error::Fetch {
+        what: WHAT.to_owned(),
+        attempts: failures,
+    })
 }
 
 /// Tells whether a folder's library was replaced: its path, length and time.
@@ -184,7 +193,10 @@ struct Asset {
 impl Releases {
     fn archive(&self, build: &Build, staging: &Path, observer: &dyn Observer) -> Result<PathBuf> {
         let page = format!("{}/repos/microsoft/onnxruntime/releases/tags/v{VERSION}", self.api);
-        let failed = |reason: String| Error::Fetch { what: WHAT.to_owned(), attempts: vec![format!("{page}: {reason}")] };
+        let failed = |reason: String| Error::Fetch {
+            what: WHAT.to_owned(),
+            attempts: vec![format!("{page}: {reason}")],
+        };
         let text = download::fetch_text(&page, &self.limits).map_err(failed)?;
         let release: Release = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
         let asset = release
@@ -198,10 +210,18 @@ impl Releases {
             .and_then(|digest| digest.strip_prefix("sha256:"))
             .filter(|digest| digest.len() == 64)
             .ok_or_else(|| failed(format!("the release tells no sha256 of `{}`", build.archive)))?;
-        let url = format!("{}/microsoft/onnxruntime/releases/download/v{VERSION}/{}", self.files, build.archive);
+        let url = format!(
+            "{}/microsoft/onnxruntime/releases/download/v{VERSION}/{}",
+            self.files, build.archive
+        );
         let destination = staging.join(build.archive);
-        let download =
-            Download { what: WHAT, urls: &[url], sha256, size: asset.size, destination: &destination };
+        let download = Download {
+            what: WHAT,
+            urls: &[url],
+            sha256,
+            size: asset.size,
+            destination: &destination,
+        };
         download::fetch_within(&self.limits, &download, observer)?;
         Ok(destination)
     }

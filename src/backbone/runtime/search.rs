@@ -80,7 +80,11 @@ pub struct Attempt {
 
 impl Attempt {
     pub(super) fn new(place: Place, path: Option<&Path>, reason: impl Into<String>) -> Self {
-        Self { place, path: path.map(Path::to_path_buf), reason: reason.into() }
+        Self {
+            place,
+            path: path.map(Path::to_path_buf),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -129,7 +133,11 @@ impl<'a> Search<'a> {
         ] {
             if let Some(named) = named.as_ref().filter(|named| !named.as_os_str().is_empty()) {
                 let path = named_library(named);
-                let error = |source| Error::RuntimeLibrary { path: named.clone(), origin, source };
+                let error = |source| Error::RuntimeLibrary {
+                    path: named.clone(),
+                    origin,
+                    source,
+                };
                 return Ok(Some((place, path.clone(), load(&path).map_err(error)?)));
             }
         }
@@ -183,7 +191,12 @@ impl<'a> Search<'a> {
                     if named.is_empty() {
                         format!("`{}` has no such package", python.join(" "))
                     } else {
-                        folders.extend(named.into_iter().filter(|folder| !folders.contains(folder)).collect::<Vec<_>>());
+                        folders.extend(
+                            named
+                                .into_iter()
+                                .filter(|folder| !folders.contains(folder))
+                                .collect::<Vec<_>>(),
+                        );
                         continue;
                     }
                 }
@@ -210,7 +223,11 @@ pub(super) fn named_library(named: &Path) -> PathBuf {
         return library_in(&absolute).unwrap_or(absolute);
     }
     let is_bare_name = named.parent() == Some(Path::new(""));
-    if is_bare_name && !absolute.exists() { named.to_path_buf() } else { absolute }
+    if is_bare_name && !absolute.exists() {
+        named.to_path_buf()
+    } else {
+        absolute
+    }
 }
 
 /// The newest ONNX Runtime library that lies in `folder` itself.
@@ -236,7 +253,11 @@ pub(super) fn library_version(name: &str) -> Option<Vec<u32>> {
     if version.is_empty() {
         return Some(Vec::new());
     }
-    version.strip_prefix('.')?.split('.').map(|part| part.parse().ok()).collect()
+    version
+        .strip_prefix('.')?
+        .split('.')
+        .map(|part| part.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ struct Folders {
 impl Folders {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let options = RuntimeOptions { data_dir: root.path().join("data"), ..RuntimeOptions::default() };
+        let options = RuntimeOptions {
+            data_dir: root.path().join("data"),
+            ..RuntimeOptions::default()
+        };
         Self { root, options }
     }
 
@@ -61,7 +64,11 @@ fn places_are_tried_in_order_and_each_refusal_is_kept() {
     assert_eq!(attempts[0].reason, "no library there");
     assert_eq!(attempts[1], Attempt::new(BesideExecutable, Some(&beside), "refused"));
     assert_eq!(attempts[2], Attempt::new(DataFolder, Some(&data), "refused"));
-    assert!(attempts[3].reason.starts_with("`no-such-python`: "), "{}", attempts[3].reason);
+    assert!(
+        attempts[3].reason.starts_with("`no-such-python`: "),
+        "{}",
+        attempts[3].reason
+    );
 }
 
 #[test]
@@ -71,7 +78,10 @@ fn the_first_that_loads_is_taken_and_python_is_not_asked() {
     let mut attempts = Vec::new();
     let (place, path, ()) = folders.search().run(&mut attempts, &mut |_| Ok(())).unwrap().unwrap();
     assert_eq!((place, path), (Place::DataFolder, data));
-    assert!(attempts.iter().all(|attempt| attempt.place == Place::BesideExecutable), "{attempts:?}");
+    assert!(
+        attempts.iter().all(|attempt| attempt.place == Place::BesideExecutable),
+        "{attempts:?}"
+    );
 }
 
 #[test]
@@ -86,7 +96,10 @@ fn what_the_user_named_is_tried_alone_and_the_option_goes_before_the_variable() 
     assert_eq!((place, path), (Place::Option, option));
 
     folders.options.library = None;
-    let error = folders.search().run::<()>(&mut attempts, &mut |_| Err("too old".into())).unwrap_err();
+    let error = folders
+        .search()
+        .run::<()>(&mut attempts, &mut |_| Err("too old".into()))
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
     let text = error.to_string();
     assert!(text.contains(&format!("{}", variable.display())), "{text}");
@@ -118,23 +131,41 @@ fn the_newest_library_of_a_folder_is_taken_and_providers_are_none() {
     assert_eq!(library_version("libonnxruntime_providers_shared.so"), None);
     assert_eq!(library_version("libonnxruntime.so.bak"), None);
     let folder = tempfile::tempdir().unwrap();
-    for name in ["libonnxruntime.so.1.9.0", "libonnxruntime.so.1.32.0", "libonnxruntime_providers_shared.so"] {
+    for name in [
+        "libonnxruntime.so.1.9.0",
+        "libonnxruntime.so.1.32.0",
+        "libonnxruntime_providers_shared.so",
+    ] {
         std::fs::write(folder.path().join(name), b"").unwrap();
     }
-    assert_eq!(library_in(folder.path()), Some(folder.path().join("libonnxruntime.so.1.32.0")));
+    assert_eq!(
+        library_in(folder.path()),
+        Some(folder.path().join("libonnxruntime.so.1.32.0"))
+    );
 }
 
 #[cfg(unix)]
 #[test]
+#[expect(clippy::print_stderr, reason = "says why nothing was tested")]
 fn an_installed_python_package_is_found_without_importing_it() {
-    if pip::run_limited(std::process::Command::new("python3").arg("-V"), PYTHON_LIMIT, &mut || false).is_err() {
+    if pip::run_limited(
+        std::process::Command::new("python3").arg("-V"),
+        PYTHON_LIMIT,
+        &mut || false,
+    )
+    .is_err()
+    {
         eprintln!("skipped: python3 is absent");
         return;
     }
     let folders = Folders::new();
     let library = folders.library("site/onnxruntime/capi");
     // Importing it would fail.
-    std::fs::write(folders.root.path().join("site/onnxruntime/__init__.py"), "raise SystemExit(3)").unwrap();
+    std::fs::write(
+        folders.root.path().join("site/onnxruntime/__init__.py"),
+        "raise SystemExit(3)",
+    )
+    .unwrap();
     let path = format!("PYTHONPATH={}", folders.root.path().join("site").display());
     let python = ["env", path.as_str(), "python3"];
     let mut search = folders.search();
