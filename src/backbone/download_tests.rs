@@ -27,10 +27,13 @@ pub(crate) enum Answer {
     Status(u16),
 }
 
+/// The path of a request, and where the range it asks for begins.
+type Request = (String, Option<u64>);
+
 /// An HTTP server for tests: `answer` is asked for each request, by its path and its number.
 pub(crate) struct Server {
     pub(crate) address: String,
-    requests: Arc<Mutex<Vec<(String, Option<u64>)>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
