@@ -439,4 +439,4 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 #[path = "download_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -37,6 +37,15 @@ pub struct RuntimeOptions {
     pub offline: bool,
 }
 
+/// What [`Runtime::locate`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The library that would be loaded, and where it was found.
+    pub found: Option<(Place, PathBuf)>,
+    /// What was tried before, with the reasons.
+    pub attempts: Vec<Attempt>,
+}
+
 /// The loaded ONNX Runtime library; there is one in a process.
 pub struct Runtime {
     environment: ort::environment::Environment,
@@ -70,14 +79,17 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::RuntimeLibrary`] if the library named by the user is not usable.
-    pub fn locate(options: &RuntimeOptions) -> Result<(Option<(Place, PathBuf)>, Vec<Attempt>)> {
+    pub fn locate(options: &RuntimeOptions) -> Result<Located> {
         let mut attempts = Vec::new();
         let found = Search::new(options).run(&mut attempts, &mut |path| match ort::util::probe(path) {
             Some(minor) if minor >= OLDEST_MINOR => Ok(()),
             Some(minor) => Err(format!("version 1.{minor} is too old, 1.{OLDEST_MINOR} is needed").into()),
             None => Err("it does not load".into()),
         })?;
-        Ok((found.map(|(place, path, ())| (place, path)), attempts))
+        Ok(Located {
+            found: found.map(|(place, path, ())| (place, path)),
+            attempts,
+        })
     }
 
     /// The library's path; a bare file name if the system's loader found it.
@@ -238,7 +250,6 @@ fn version_in_message(message: &str) -> Option<String> {
 
 /// The process's runtime for tests, from this user's data folder, fetched into it on a bare machine.
 #[cfg(test)]
-#[expect(clippy::expect_used, reason = "tests")]
 pub(crate) fn tests_runtime() -> &'static Runtime {
     let data_dir = dirs::data_dir().expect("the user has a data folder").join("lastlayer");
     let env_library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);

@@ -154,10 +154,11 @@ impl Observer for Warnings {
 
 #[test]
 fn without_cuda_auto_is_the_cpu_in_silence_and_cuda_an_error() {
-    if ort::ep::CUDA::is_available().is_ok_and(|available| available && tests_runtime().version() != "") {
+    let (runtime, model) = (tests_runtime(), channel_means(None));
+    // Only now: ort looks for a library of its own if none is loaded.
+    if ort::ep::CUDA::is_available().unwrap() {
         return;
     }
-    let (runtime, model) = (tests_runtime(), channel_means(None));
     let warnings = Warnings::default();
     let auto = SessionOptions {
         device: Device::Auto,

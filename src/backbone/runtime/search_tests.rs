@@ -146,6 +146,7 @@ fn the_newest_library_of_a_folder_is_taken_and_providers_are_none() {
 
 #[cfg(unix)]
 #[test]
+#[expect(clippy::print_stderr, reason = "says why nothing was tested")]
 fn an_installed_python_package_is_found_without_importing_it() {
     if pip::run_limited(
         std::process::Command::new("python3").arg("-V"),
