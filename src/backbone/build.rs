@@ -6,9 +6,9 @@
 use bytes::Bytes;
 
 use super::onnx::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,
-    tensor_shape_proto::Dimension, tensor_shape_proto::dimension, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto::Dimension,
+    tensor_shape_proto::dimension, type_proto,
 };
 
 /// The operator set the nodes are written in; every ONNX Runtime since 1.12 has it.
@@ -33,7 +33,6 @@ pub(crate) struct Edge(String);
 #[derive(Debug)]
 pub(crate) struct GraphBuilder {
     graph: GraphProto,
-    metadata: Vec<StringStringEntryProto>,
 }
 
 impl GraphBuilder {
@@ -44,7 +43,6 @@ impl GraphBuilder {
                 name: Some(name.to_owned()),
                 ..Default::default()
             },
-            metadata: Vec::new(),
         }
     }
 
@@ -62,6 +60,10 @@ impl GraphBuilder {
     }
 
     /// Adds an i64 constant; `data` is row-major and as long as `shape` says.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for networks that reshape, such as ShuffleNet")
+    )]
     pub(crate) fn integers(&mut self, name: &str, shape: &[usize], data: &[i64]) -> Edge {
         debug_assert_eq!(shape.iter().product::<usize>(), data.len(), "{name}");
         let bytes = data.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
@@ -103,14 +105,6 @@ impl GraphBuilder {
         self.graph.output.push(float_value(&edge.0, axes));
     }
 
-    /// Adds a pair to the model's metadata.
-    pub(crate) fn metadata(&mut self, key: &str, value: &str) {
-        self.metadata.push(StringStringEntryProto {
-            key: Some(key.to_owned()),
-            value: Some(value.to_owned()),
-        });
-    }
-
     /// The model.
     ///
     /// It doesn't name this crate's version, which would change the bytes, and with them the identity of all cached
@@ -124,7 +118,6 @@ impl GraphBuilder {
             }],
             producer_name: Some("lastlayer".to_owned()),
             graph: Some(self.graph),
-            metadata_props: self.metadata,
             ..Default::default()
         }
     }
@@ -150,26 +143,6 @@ pub(crate) fn integer(name: &str, value: i64) -> AttributeProto {
     }
 }
 
-/// An attribute that is one f32.
-pub(crate) fn float(name: &str, value: f32) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::Float.into()),
-        f: Some(value),
-        ..Default::default()
-    }
-}
-
-/// An attribute that is a text.
-pub(crate) fn text(name: &str, value: &'static str) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::String.into()),
-        s: Some(Bytes::from_static(value.as_bytes())),
-        ..Default::default()
-    }
-}
-
 fn float_value(name: &str, axes: &[Axis]) -> ValueInfoProto {
     let dimension = |axis: &Axis| Dimension {
         denotation: None,
@@ -191,5 +164,82 @@ fn float_value(name: &str, axes: &[Axis]) -> ValueInfoProto {
             value: Some(type_proto::Value::TensorType(tensor)),
         }),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use prost::Message;
+
+    use super::*;
+
+    /// The bytes a protobuf field takes: tag and wire type, length, content (protobuf.dev, "Encoding").
+    fn field(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag << 3 | 2, content.len() as u8], content].concat()
+    }
+
+    #[test]
+    fn constants_are_little_endian_raw_data() {
+        let mut graph = GraphBuilder::new("g");
+        graph.floats("f", &[2, 1], &[1.0, -2.0]);
+        graph.integers("i", &[], &[-2]);
+        let model = graph.finish();
+        // TensorProto: dims 1, data_type 2 (FLOAT = 1, INT64 = 7), name 8, raw_data 9.
+        let first = [
+            &[8, 2, 8, 1, 16, 1][..],
+            &field(8, b"f"),
+            &field(9, &[0, 0, 128, 63, 0, 0, 0, 192]),
+        ]
+        .concat();
+        let second = [
+            &[16, 7][..],
+            &field(8, b"i"),
+            &field(9, &[254, 255, 255, 255, 255, 255, 255, 255]),
+        ]
+        .concat();
+        let initializers = &model.graph.as_ref().unwrap().initializer;
+        assert_eq!(initializers[0].encode_to_vec(), first);
+        assert_eq!(initializers[1].encode_to_vec(), second);
+    }
+
+    #[test]
+    fn a_model_is_what_onnx_says() {
+        let mut graph = GraphBuilder::new("g");
+        let x = graph.input("x", &[Axis::Named("n"), Axis::Fixed(2)]);
+        let y = graph.node("Flatten", "y", &[&x], [integer("axis", 1)]);
+        graph.output(&y, &[Axis::Named("n"), Axis::Fixed(2)]);
+        let bytes = graph.finish().encode_to_vec();
+        // ModelProto: ir_version 1, producer_name 2, graph 7, opset_import 8 (domain 1, version 2).
+        // GraphProto: node 1, name 2, input 11, output 12. TypeProto: tensor_type 1 (elem_type 1, shape 2).
+        let attribute = [&field(1, b"axis")[..], &[0x18, 1, 0xa0, 1, 2]].concat();
+        let node = [
+            field(1, b"x"),
+            field(2, b"y"),
+            field(3, b"y"),
+            field(4, b"Flatten"),
+            field(5, &attribute),
+        ]
+        .concat();
+        let shape = [field(1, &field(2, b"n")), field(1, &[8, 2])].concat();
+        let tensor = [&[8, 1][..], &field(2, &shape)].concat();
+        let value = |name: &[u8]| [field(1, name), field(2, &field(1, &tensor))].concat();
+        let body = [
+            field(1, &node),
+            field(2, b"g"),
+            field(11, &value(b"x")),
+            field(12, &value(b"y")),
+        ]
+        .concat();
+        let opset = [&field(1, b"")[..], &[16, 17]].concat();
+        let expected = [
+            &[8, 8][..],
+            &field(2, b"lastlayer"),
+            &field(7, &body),
+            &field(8, &opset),
+        ]
+        .concat();
+        assert_eq!(bytes, expected);
     }
 }

@@ -17,7 +17,7 @@ mod graph;
 mod model;
 mod network;
 #[rustfmt::skip]
-#[expect(unreachable_pub, clippy::doc_markdown, reason = "generated code")]
+#[expect(unreachable_pub, clippy::doc_markdown, clippy::enum_variant_names, reason = "generated code")]
 mod onnx;
 mod pip;
 mod runtime;
@@ -27,7 +27,7 @@ mod zoo;
 pub(crate) use convert::{convert_wheel, untrained_resnet18};
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use model::Backbone;
-pub use runtime::{Attempt, Place, Runtime, RuntimeOptions};
+pub use runtime::{Attempt, Located, Place, Runtime, RuntimeOptions};
 pub use session::{Device, Session, SessionOptions, registered_providers};
 pub(crate) use zoo::Zoo;
 pub use zoo::{ZooModel, models};
