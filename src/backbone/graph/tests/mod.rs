@@ -237,7 +237,7 @@ fn weights_listed_as_inputs_are_no_inputs() {
             .unwrap()
             .input
             .iter()
-            .map(|value| value.name())
+            .map(onnx::ValueInfoProto::name)
             .collect();
         // Only version 3 demands that weights stand among the inputs.
         assert_eq!(
@@ -363,10 +363,10 @@ fn the_reference_backbone_is_cut_at_its_512_features() {
     assert_eq!((taken.input.as_str(), taken.output.as_str()), ("input", "flatten_out"));
     assert_eq!((taken.dim, taken.input_size), (Some(512), (224, 224)));
     let graph = ModelProto::decode(taken.onnx.as_slice()).unwrap().graph.unwrap();
-    assert_eq!(
-        dims(&graph.output[0]),
-        [Some(Value::DimParam("batch".into())), Some(Value::DimValue(512))]
-    );
+    assert!(matches!(
+        dims(&graph.output[0])[..],
+        [Some(Value::DimParam(_)), Some(Value::DimValue(512))]
+    ));
     // 11.69 million parameters, of which the 1000-class layer has 513,000; BatchNorm is folded.
     let parameters: i64 = graph
         .initializer
