@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::Refusal;
 use super::access::{input, int, ints, operator};
-use super::infer::{Dim, Shapes, product};
+use super::dims::{Dim, product};
+use super::infer::Shapes;
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{FunctionProto, GraphProto, NodeProto};
 

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::access::{input, int, operator, real_inputs, subgraphs, tensor_type_mut, unused_name, value_info};
 use super::cut::{Cut, is_float, per_picture};
-use super::infer::{Dim, Shapes, batch_dim};
+use super::dims::Dim;
+use super::infer::{Shapes, batch_dim};
+use super::onnx;
 use super::onnx::attribute_proto::AttributeType;
 use super::onnx::tensor_proto::DataType;
 use super::onnx::tensor_shape_proto::dimension::Value as DimensionValue;
@@ -65,7 +67,7 @@ fn names_read<'a>(node: &'a NodeProto, names: &mut Vec<&'a str>) {
     names.extend(node.input.iter().map(String::as_str).filter(|name| !name.is_empty()));
     for graph in subgraphs(node) {
         graph.node.iter().for_each(|inner| names_read(inner, names));
-        names.extend(graph.output.iter().map(|value| value.name()));
+        names.extend(graph.output.iter().map(onnx::ValueInfoProto::name));
     }
 }
 

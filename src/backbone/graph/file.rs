@@ -115,11 +115,16 @@ fn recognise(bytes: &[u8]) -> Option<NotOnnx> {
         return Some(NotOnnx::Other(name));
     }
     let start = &bytes[..bytes.len().min(512)];
-    let printable = |&byte: &u8| byte >= 0x20 && byte != 0x7f || matches!(byte, b'\t' | b'\n' | b'\r');
-    if !start.iter().all(printable) {
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        // The 512 bytes may end inside a character.
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&start[..error.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    if text.is_empty() || text.contains(|letter: char| letter.is_control() && !letter.is_whitespace()) {
         return None;
     }
-    let text = String::from_utf8_lossy(start).to_ascii_lowercase();
+    let text = text.to_ascii_lowercase();
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let is_page = text.starts_with("<!doctype html") || text.starts_with("<html");
     Some(if is_page { NotOnnx::WebPage } else { NotOnnx::Text })

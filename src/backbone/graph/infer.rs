@@ -6,20 +6,10 @@
 use std::collections::HashMap;
 
 use super::access::{element, input, int, ints, operator, real_inputs, small_ints, subgraphs, tensor_type};
+use super::dims::{Dim, add, agree, broadcast, flatten, matmul, position, positions, reshape, with_tail};
 use super::onnx::tensor_proto::DataType;
 use super::onnx::tensor_shape_proto::dimension::Value as DimensionValue;
 use super::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
-
-/// The length of one axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dim {
-    /// The number of pictures in the batch.
-    Batch,
-    /// Always this length.
-    Known(i64),
-    /// Anything, the number of pictures included.
-    Unknown,
-}
 
 /// What is known of a tensor.
 #[derive(Debug, Clone, Default)]
@@ -475,132 +465,4 @@ fn same_type(operator: &str) -> bool {
                 | "Upsample"
                 | "Expand"
         )
-}
-
-/// An axis counted from the front or, if negative, from the back.
-fn position(axis: i64, rank: usize) -> Option<usize> {
-    let rank = i64::try_from(rank).ok()?;
-    let axis = if axis < 0 { axis.checked_add(rank)? } else { axis };
-    (0..rank).contains(&axis).then(|| usize::try_from(axis).ok())?
-}
-
-fn positions(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
-    axes.iter().map(|&axis| position(axis, rank)).collect()
-}
-
-/// Batch and channels as they are, everything after them `dim`.
-fn with_tail(shape: &[Dim], dim: Dim) -> Option<Vec<Dim>> {
-    let mut out = shape.to_vec();
-    out.get_mut(2..)?.fill(dim);
-    Some(out)
-}
-
-/// Numpy broadcasting, which ONNX uses: <https://onnx.ai/onnx/repo-docs/Broadcasting.html>.
-fn broadcast(left: &[Dim], right: &[Dim]) -> Vec<Dim> {
-    let rank = left.len().max(right.len());
-    let at = |shape: &[Dim], axis: usize| match (axis + shape.len()).checked_sub(rank) {
-        Some(axis) => shape[axis],
-        None => Dim::Known(1),
-    };
-    let join = |axis| match (at(left, axis), at(right, axis)) {
-        (one, other) if one == other => one,
-        (Dim::Known(1), other) | (other, Dim::Known(1)) => other,
-        (Dim::Batch, Dim::Unknown) | (Dim::Unknown, Dim::Batch) => Dim::Batch,
-        (Dim::Known(length), Dim::Unknown) | (Dim::Unknown, Dim::Known(length)) => Dim::Known(length),
-        _ => Dim::Unknown,
-    };
-    (0..rank).map(join).collect()
-}
-
-/// Two lengths that the operator requires to be equal.
-fn agree(one: Dim, other: Dim) -> Dim {
-    match (one, other) {
-        (Dim::Unknown, dim) | (dim, Dim::Unknown) => dim,
-        // A batch beside a fixed length: the graph works for that length only.
-        (Dim::Known(length), _) | (_, Dim::Known(length)) => Dim::Known(length),
-        (Dim::Batch, Dim::Batch) => Dim::Batch,
-    }
-}
-
-fn add(one: Dim, other: Dim) -> Dim {
-    match (one, other) {
-        (Dim::Known(one), Dim::Known(other)) => one.checked_add(other).map_or(Dim::Unknown, Dim::Known),
-        _ => Dim::Unknown,
-    }
-}
-
-/// The product of `dims`; `None` unless all are known.
-pub(super) fn product(dims: &[Dim]) -> Option<i64> {
-    dims.iter().try_fold(1i64, |product, dim| match dim {
-        Dim::Known(length) => product.checked_mul(*length),
-        _ => None,
-    })
-}
-
-fn flatten(shape: Option<&[Dim]>, axis: i64) -> Vec<Dim> {
-    let split = shape.and_then(|shape| {
-        let axis = if usize::try_from(axis) == Ok(shape.len()) {
-            shape.len()
-        } else {
-            position(axis, shape.len())?
-        };
-        Some(shape.split_at(axis))
-    });
-    let Some((rows, columns)) = split else {
-        return vec![Dim::Unknown; 2];
-    };
-    let joined = |dims: &[Dim]| match dims {
-        [dim] => *dim,
-        dims => product(dims).map_or(Dim::Unknown, Dim::Known),
-    };
-    vec![joined(rows), joined(columns)]
-}
-
-fn matmul(left: &[Dim], right: &[Dim]) -> Option<Vec<Dim>> {
-    match (left, right) {
-        ([rows @ .., _], [_, columns]) => Some([rows, &[*columns]].concat()),
-        ([_, _, ..], [_, _, _, ..]) => Some(vec![Dim::Unknown; left.len().max(right.len())]),
-        _ => None,
-    }
-}
-
-fn reshape(from: Option<&[Dim]>, target: Option<&[i64]>, target_shape: Option<&[Dim]>) -> Option<Vec<Dim>> {
-    let Some(target) = target else {
-        // The target is computed at run time: its length is the rank.
-        return match target_shape? {
-            [Dim::Known(rank)] => Some(vec![
-                Dim::Unknown;
-                usize::try_from(*rank).ok().filter(|&rank| rank <= 16)?
-            ]),
-            _ => None,
-        };
-    };
-    let copied = |axis: usize| from.and_then(|from| from.get(axis)).copied().unwrap_or(Dim::Unknown);
-    let mut out: Vec<Dim> = target
-        .iter()
-        .enumerate()
-        .map(|(axis, &length)| match length {
-            0 => copied(axis),
-            1.. => Dim::Known(length),
-            _ => Dim::Unknown,
-        })
-        .collect();
-    // The -1: what is left of one picture's elements, or the batch itself if nothing is left.
-    if let (Some(open), Some([Dim::Batch, rest @ ..])) = (target.iter().position(|&length| length == -1), from) {
-        let others: Vec<Dim> = out
-            .iter()
-            .enumerate()
-            .filter(|(axis, dim)| *axis != open && **dim != Dim::Batch)
-            .map(|(_, &d)| d)
-            .collect();
-        if let (Some(inside), Some(placed @ 1..)) = (product(rest), product(&others)) {
-            let batch_placed = out.contains(&Dim::Batch);
-            out[open] = match (batch_placed, inside % placed) {
-                (true, 0) => Dim::Known(inside / placed),
-                (false, _) if inside == placed => Dim::Batch,
-                _ => Dim::Unknown,
-            };
-        }
-    }
-    Some(out)
 }

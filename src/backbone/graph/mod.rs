@@ -9,13 +9,14 @@
 //! | module | what it does |
 //! |---|---|
 //! | `file` | bytes to protobuf, and what the file is if it is no ONNX |
-//! | `infer` | ranks, channels and the batch axis, as far as they are sure |
+//! | `dims`, `infer` | ranks, channels and the batch axis, as far as they are sure |
 //! | `cut` | finds the feature tensor |
 //! | `edit` | prunes, opens the batch, makes the output |
 //! | `external` | weights in files beside the model |
 
 mod access;
 mod cut;
+mod dims;
 mod edit;
 mod external;
 mod file;
