@@ -270,8 +270,8 @@ impl Plain {
 
 #[test]
 fn every_option_equals_a_plain_implementation() {
-    // 37 columns leave a tail in every block size, 7 classes too, and 10 rows end in a batch of 1.
-    let (classes, dim) = (7, 37);
+    // 101 columns leave a tail in every block size, 7 classes too, and 10 rows end in a batch of 1.
+    let (classes, dim) = (7, 101);
     let x = scattered(10, dim, 0.3);
     let y = [0, 1, 2, 3, 4, 5, 6, 0, 3, 5];
     let order: Vec<Vec<usize>> = (0..5)
