@@ -2,8 +2,12 @@
 
 mod backbone;
 mod error;
-pub mod head;
+mod head;
 mod observer;
 
 pub use error::{Error, ErrorKind, Result};
+pub use head::{
+    EpochRecord, Examples, HeadFile, HeadMeta, LinearHead, RankedClass, Schedule, Score, SgdParams, SgdValidParams,
+    StepLr, Training, TrainingTask, cross_entropy,
+};
 pub use observer::{Observer, Quiet, Unit};

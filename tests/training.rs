@@ -4,8 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use lastlayer::Quiet;
-use lastlayer::head::{Examples, LinearHead, Schedule, SgdParams, StepLr, Training, TrainingTask, cross_entropy};
+use lastlayer::{Examples, LinearHead, Quiet, Schedule, SgdParams, StepLr, Training, TrainingTask, cross_entropy};
 use linfa::traits::{Fit, Predict};
 use linfa::{Dataset, ParamGuard};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
