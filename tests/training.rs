@@ -4,12 +4,14 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use lastlayer::Quiet;
-use lastlayer::head::{Examples, LinearHead, Schedule, SgdParams, StepLr, Training, TrainingTask, cross_entropy};
+use lastlayer::{Examples, LinearHead, Quiet, Schedule, SgdParams, StepLr, Training, TrainingTask, cross_entropy};
 use linfa::traits::{Fit, Predict};
 use linfa::{Dataset, ParamGuard};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use ndarray_npy::ReadNpyExt;
+
+/// How far an epoch's mean loss may be from PyTorch's: both sum 512 products in f32, in orders of their own.
+const LOSS_TOLERANCE: f64 = 1e-5;
 
 /// The folder of reference data, where it is there.
 fn reference() -> Option<PathBuf> {
@@ -79,37 +81,69 @@ fn sgd_follows_pytorch_step_by_step() {
                 step_size: count("step_size"),
                 gamma: trace["gamma"].as_f64().unwrap(),
             }));
-        let task = task(4, &x, &y)
-            .with_initial_head(initial.clone())
-            .unwrap()
-            .with_order(&order)
-            .unwrap();
-        let training = train(params, &task);
-
-        let weight: Array2<f32> = read(folder.join(format!("sgd_{name}_w.npy")));
-        let bias: Array1<f32> = read(folder.join(format!("sgd_{name}_b.npy")));
-        let head = &training.final_head;
-        let difference = largest_difference(&head.weight(), &weight).max(largest_difference(&head.bias(), &bias));
-        let mut loss_difference = 0_f64;
+        let run = |initial: LinearHead| {
+            let task = task(4, &x, &y)
+                .with_initial_head(initial)
+                .unwrap()
+                .with_order(&order)
+                .unwrap();
+            train(params.clone(), &task)
+        };
+        let training = run(initial.clone());
         assert_eq!(training.history.len(), count("epochs"));
+
+        // The same training from weights moved by one f32 rounding. Where that alone moves a loss by more than the
+        // tolerance, rounding decides the trace and no other implementation, in f32 or f64, can follow it.
+        let nudged = LinearHead::new(
+            initial.weight().mapv(|w| w * (1.0 + f32::EPSILON)),
+            initial.bias().to_owned(),
+        );
+        let nudged = run(nudged.unwrap());
+        let pairs = training.history.iter().zip(&nudged.history);
+        let stable = pairs
+            .take_while(|(a, b)| (a.train_loss - b.train_loss).abs() < LOSS_TOLERANCE)
+            .count();
+
+        let mut loss_difference = 0_f64;
         for (epoch, record) in training.history.iter().enumerate() {
             let expected = |key: &str| trace[key][epoch].as_f64().unwrap();
-            loss_difference = loss_difference.max((record.train_loss - expected("train_loss")).abs());
             assert!(
                 (record.learning_rate - expected("lr")).abs() < 1e-15,
                 "{name}: rate of epoch {}",
                 record.epoch
             );
-            assert!(
-                (record.train_accuracy - expected("train_acc")).abs() < 1e-12,
-                "{name}: epoch {}",
-                record.epoch
-            );
+            if epoch < stable {
+                loss_difference = loss_difference.max((record.train_loss - expected("train_loss")).abs());
+                let difference = (record.train_accuracy - expected("train_acc")).abs();
+                assert!(
+                    difference < 1e-12,
+                    "{name}: accuracy of epoch {} differs by {difference}",
+                    record.epoch
+                );
+            }
         }
-        eprintln!("{name}: weights differ by at most {difference:.1e}, losses by {loss_difference:.1e}");
-        // Both sides sum in f32 in orders of their own; 1,512 steps add that up to about 1e-5.
-        assert!(difference < 1e-4, "{name}: {difference}");
-        assert!(loss_difference < 1e-5, "{name}: {loss_difference}");
+        let weight: Array2<f32> = read(folder.join(format!("sgd_{name}_w.npy")));
+        let bias: Array1<f32> = read(folder.join(format!("sgd_{name}_b.npy")));
+        let head = &training.final_head;
+        let difference = largest_difference(head.weight(), &weight).max(largest_difference(head.bias(), &bias));
+        eprintln!(
+            "{name}: {stable} of {} epochs can be compared; losses differ by at most {loss_difference:.1e}, \
+             final weights by {difference:.1e}",
+            training.history.len()
+        );
+        assert!(loss_difference < LOSS_TOLERANCE, "{name}: {loss_difference}");
+        if name == "weight_decay" {
+            // Unstable from its second epoch on (losses up to 1.3 at rate 0.01): only the first one can be compared.
+            // Weight decay on a whole trace is covered by `nesterov`, which has it too.
+            assert!(stable >= 1, "{name}");
+            assert!(
+                loss_difference < 1e-6,
+                "{name}: {loss_difference}: without decay of the bias it would be 5e-6"
+            );
+        } else {
+            assert_eq!(stable, training.history.len(), "{name}");
+            assert!(difference < 1e-4, "{name}: {difference}");
+        }
     }
 }
 
@@ -235,8 +269,8 @@ impl Plain {
 
 #[test]
 fn every_option_equals_a_plain_implementation() {
-    // 37 columns leave a tail in every block size, 7 classes too, and 10 rows end in a batch of 1.
-    let (classes, dim) = (7, 37);
+    // 101 columns leave a tail in every block size, 7 classes too, and 10 rows end in a batch of 1.
+    let (classes, dim) = (7, 101);
     let x = scattered(10, dim, 0.3);
     let y = [0, 1, 2, 3, 4, 5, 6, 0, 3, 5];
     let order: Vec<Vec<usize>> = (0..5)

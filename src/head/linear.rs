@@ -130,7 +130,7 @@ impl LinearHead {
     pub fn classify(&self, x: ArrayView2<'_, f32>) -> Result<Array1<usize>> {
         let mut labels = Vec::with_capacity(x.nrows());
         self.logit_blocks(x, |_, block| {
-            labels.extend(block.chunks_exact(self.classes()).map(loss::argmax))
+            labels.extend(block.chunks_exact(self.classes()).map(loss::argmax));
         })?;
         Ok(labels.into())
     }

@@ -5,7 +5,7 @@
 //! convention of unchecked and checked parameters, and heads are linfa models.
 //!
 //! ```
-//! use lastlayer::head::SgdParams;
+//! use lastlayer::SgdParams;
 //! use linfa::Dataset;
 //! use linfa::traits::{Fit, Predict};
 //! use ndarray::array;

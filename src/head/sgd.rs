@@ -17,7 +17,7 @@ use super::schedule::Schedule;
 use super::training::{EpochRecord, Examples, Progress, Training, TrainingTask};
 use crate::{Error, Observer, Quiet, Result};
 
-/// Options of [stochastic gradient descent](self), not yet checked.
+/// Options of mini-batch stochastic gradient descent, not yet checked.
 ///
 /// The defaults are those of PyTorch's transfer-learning tutorial: 25 epochs of mini-batches of 4, learning rate 0.001,
 /// momentum 0.9, times 0.1 every 7 epochs. [`check`](ParamGuard::check) gives the [`SgdValidParams`] that train.
@@ -25,7 +25,7 @@ use crate::{Error, Observer, Quiet, Result};
 #[serde(transparent)]
 pub struct SgdParams(SgdValidParams);
 
-/// Checked options of [stochastic gradient descent](self).
+/// Checked options of mini-batch stochastic gradient descent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SgdValidParams {
     epochs: usize,
