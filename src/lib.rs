@@ -9,7 +9,7 @@ mod engine;
 mod error;
 mod extract;
 mod features;
-pub mod head;
+mod head;
 mod observer;
 mod picture;
 mod pipeline;
@@ -17,8 +17,8 @@ mod predict;
 mod space;
 
 pub use backbone::{
-    Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, NotOnnx, Place, Runtime, RuntimeOptions, Session,
-    SessionOptions, ZooModel, models, registered_providers,
+    Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
+    Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
 };
 pub use cache::{Cache, FeatureSpace, Origin, RowKey, Space, SpaceId};
 pub use dataset::{Dataset, EXTENSIONS, Ignored, Sample, Split};
@@ -26,6 +26,10 @@ pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
 pub use extract::{ExtractOptions, ExtractReport, Failure, extract};
 pub use features::{LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
+pub use head::{
+    EpochRecord, Examples, HeadFile, HeadMeta, LinearHead, RankedClass, Schedule, Score, SgdParams, SgdValidParams,
+    StepLr, Training, TrainingTask, cross_entropy,
+};
 pub use observer::{Observer, Quiet, Unit};
 pub use picture::{DECODER, Exif, Limits, PictureError, Reason, Transform};
 pub use pipeline::Busy;
