@@ -282,7 +282,7 @@ pub enum Error {
         "training diverged in epoch {epoch} at learning rate {learning_rate}: the loss is no longer a finite number"
     )]
     Diverged {
-        /// The epoch, counted from 1.
+        /// The epoch, counted from 0.
         epoch: usize,
         /// The learning rate of that epoch.
         learning_rate: f64,

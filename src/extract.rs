@@ -96,7 +96,7 @@ enum State {
     Open,
     Reused,
     Computed,
-    /// Equal to another picture of this run, whose state is also this one's.
+    /// Has the bytes of another picture of this run, whose fate will be its own.
     Repeated,
     Failed(PictureError),
 }
@@ -145,7 +145,7 @@ pub fn extract(
     observer.end();
     // Whatever ended the run, what was computed is kept; the first error is the one to tell.
     let written = rows.write();
-    share_failures(&mut progress);
+    let duplicates = share_fates(&mut progress);
     let saved = written.and_then(|()| save_record(dataset, cache, &progress, started));
     let ended = ended?;
     saved?;
@@ -170,10 +170,9 @@ pub fn extract(
         })
         .collect();
     let count = |wanted: fn(&State) -> bool| progress.iter().filter(|sample| wanted(&sample.state)).count();
-    let duplicates = count(|state| matches!(state, State::Repeated));
     let report = ExtractReport {
         images: progress.len(),
-        computed: count(|state| matches!(state, State::Computed)) + duplicates,
+        computed: count(|state| matches!(state, State::Computed)),
         reused: count(|state| matches!(state, State::Reused)),
         failed: failures.len(),
         duplicates,
@@ -232,23 +231,24 @@ fn look_up(dataset: &Dataset, cache: &Cache, space: &Space, rehash: bool) -> Res
     Ok(dataset.samples.par_iter().map(look_up).collect())
 }
 
-/// Gives pictures that equal a failed one the failure of that one.
-fn share_failures(progress: &mut [Progress]) {
-    let failed: HashMap<[u8; 32], PictureError> = progress
+/// Gives pictures that repeat another one's bytes that one's fate; returns how many of them were computed.
+fn share_fates(progress: &mut [Progress]) -> usize {
+    let fates: HashMap<[u8; 32], State> = progress
         .iter()
-        .filter_map(|sample| match (&sample.state, sample.content) {
-            (State::Failed(error), Some(content)) => Some((content, error.clone())),
-            _ => None,
-        })
+        .filter(|sample| !matches!(sample.state, State::Open | State::Repeated))
+        .filter_map(|sample| Some((sample.content?, sample.state.clone())))
         .collect();
+    let mut computed = 0;
     for sample in progress
         .iter_mut()
         .filter(|sample| matches!(sample.state, State::Repeated))
     {
-        if let Some(error) = sample.content.and_then(|content| failed.get(&content)) {
-            sample.state = State::Failed(error.clone());
-        }
+        // Without a fate the run was stopped before the first of them was through.
+        let fate = sample.content.and_then(|content| fates.get(&content));
+        sample.state = fate.cloned().unwrap_or_default();
+        computed += usize::from(matches!(sample.state, State::Computed));
     }
+    computed
 }
 
 fn save_record(dataset: &Dataset, cache: &Cache, progress: &[Progress], started: SystemTime) -> Result<()> {

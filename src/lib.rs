@@ -5,6 +5,7 @@ mod cache;
 #[doc(hidden)]
 pub mod cli;
 mod dataset;
+mod disk;
 mod engine;
 mod error;
 mod extract;

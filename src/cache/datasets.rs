@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::codec::{self, StoredRecord, StoredSample};
-use super::file;
 use super::store::Cache;
 use crate::dataset::{DatasetRecord, SampleRecord, Split, Stamp};
+use crate::disk;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"LLDATA01";
@@ -43,10 +43,10 @@ impl Cache {
     /// Remembers a data set, in place of what was remembered of its folder before.
     pub(crate) fn save_dataset_record(&self, record: &DatasetRecord) -> Result<()> {
         let path = self.record_path(&record.root);
-        file::create_folder(&self.datasets_folder())?;
+        disk::create_folder(&self.datasets_folder())?;
         let bytes = codec::encode_document(MAGIC, &to_stored(record))
             .map_err(|problem| Error::io("write", &path)(std::io::Error::other(problem)))?;
-        file::write_atomically(&path, &[&bytes])
+        disk::write_atomically(&path, &[&bytes])
     }
 }
 

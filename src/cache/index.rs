@@ -4,9 +4,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::codec::{self, Index, IndexEntry, Problem};
-use super::file;
 use super::key::SpaceId;
 use super::segment::Segment;
+use crate::disk;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"LLINDX01";
@@ -51,7 +51,7 @@ impl Index {
     /// Replaces the index in `folder` by this one.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         let bytes = codec::encode_document(MAGIC, self).expect("an index is far below the limit");
-        file::write_atomically(&folder.join(FILE_NAME), &[&bytes])
+        disk::write_atomically(&folder.join(FILE_NAME), &[&bytes])
     }
 
     pub(crate) fn contains(&self, name: [u8; 16]) -> bool {

@@ -13,10 +13,10 @@
 
 mod codec;
 mod datasets;
-mod file;
 mod index;
 mod key;
 mod lock;
+mod mapped;
 mod segment;
 mod store;
 

@@ -7,8 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use super::codec::{self, Problem, SegmentHeader};
-use super::file::{self, FileBytes};
 use super::key::{RowKey, SpaceId};
+use super::mapped::FileBytes;
+use crate::disk;
 use crate::error::{Error, Result};
 
 #[cfg(target_endian = "big")]
@@ -119,7 +120,7 @@ pub(crate) fn write(
     front.resize(rows_offset, 0);
     let name = name_of(&header);
     let path = folder.join(file_name(name));
-    file::write_atomically(&path, &[&front, row_bytes])?;
+    disk::write_atomically(&path, &[&front, row_bytes])?;
     Ok((path, name))
 }
 

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::codec::{Index, IndexEntry};
-use super::file;
 use super::key::{FeatureSpace, KeyMap, RowKey, SpaceId};
 use super::lock::Lock;
 use super::segment::{self, Provenance, Segment};
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// Segments below this size are merged when there are [`MERGE_COUNT`] of them.
@@ -62,7 +62,7 @@ impl Cache {
     /// When the folder can't be created, read or written.
     pub fn create_space(&self, space: &FeatureSpace, origin: &Origin) -> Result<Space> {
         let folder = self.space_folder(space.id());
-        file::create_folder(&folder)?;
+        disk::create_folder(&folder)?;
         mark_as_cache(&self.root)?;
         write_if_changed(&folder.join("space.json"), space.json().as_bytes())?;
         let origin = serde_json::to_string_pretty(origin)
@@ -125,7 +125,7 @@ fn mark_as_cache(root: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
-    file::write_atomically(
+    disk::write_atomically(
         &path,
         &[b"Signature: 8a477f597d28d172789f06886806bc55\n# Features cached by lastlayer; can be made again.\n"],
     )
@@ -135,7 +135,7 @@ fn write_if_changed(path: &Path, content: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|present| present == content) {
         return Ok(());
     }
-    file::write_atomically(path, &[content])
+    disk::write_atomically(path, &[content])
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -12,6 +12,7 @@ use super::extract::ReadingArguments;
 use super::inputs::Inputs;
 use super::output::{Ending, Failure, Result, counted};
 use crate::backbone::Backbone;
+use crate::disk::{create_beside, put_in_place};
 use crate::error::Error;
 use crate::head::HeadMeta;
 use crate::observer::Observer;
@@ -75,14 +76,9 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         None => job.run(&inputs.files, &mut std::io::stdout().lock(), context),
         Some(path) => {
             // A reader sees the old file or all of the new one.
-            let folder = path
-                .parent()
-                .filter(|folder| !folder.as_os_str().is_empty())
-                .unwrap_or(Path::new("."));
-            let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write", path))?;
+            let mut file = create_beside(path)?;
             let ending = job.run(&inputs.files, &mut std::io::BufWriter::new(&mut file), context)?;
-            file.persist(path)
-                .map_err(|error| Error::io("write", path)(error.error))?;
+            put_in_place(file, path)?;
             Ok(ending)
         }
     }

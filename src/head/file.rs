@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array1, Array2};
@@ -13,6 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use super::linear::LinearHead;
+use crate::disk::write_atomically;
 use crate::{Error, Result};
 
 const WEIGHT: &str = "fc.weight";
@@ -80,7 +81,7 @@ impl HeadFile {
             path: path.to_path_buf(),
             problem,
         })?;
-        write_atomically(path, &bytes).map_err(Error::io("write", path))
+        write_atomically(path, &[&bytes])
     }
 
     /// Reads a head file.
@@ -234,27 +235,6 @@ fn floats(tensors: &SafeTensors<'_>, name: &str) -> Result<(Vec<usize>, Vec<f32>
         tensor.shape().to_vec(),
         values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
     ))
-}
-
-/// Writes to a new file beside `path` and puts it in the place of `path` when it is on the disk.
-fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".lastlayer-");
-    #[cfg(unix)]
-    {
-        // Temporary files are private by default; a head is as readable as any other file the user writes.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -231,13 +231,10 @@ impl SgdValidParams {
                 && validation.is_none_or(|score| score.loss().is_finite())
                 && head.is_finite())
             {
-                return Err(Error::Diverged {
-                    epoch: epoch + 1,
-                    learning_rate,
-                });
+                return Err(Error::Diverged { epoch, learning_rate });
             }
             let record = EpochRecord {
-                epoch: epoch + 1,
+                epoch,
                 learning_rate,
                 train_loss: score.loss(),
                 train_accuracy: score.accuracy(),
@@ -418,7 +415,7 @@ mod tests {
         let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
         let params = SgdParams::new().learning_rate(1e30).check().unwrap();
         let error = params.fit_with(&task, &Quiet, &mut |_| ()).unwrap_err();
-        assert!(matches!(error, Error::Diverged { epoch: 1, .. }), "{error}");
+        assert!(matches!(error, Error::Diverged { epoch: 0, .. }), "{error}");
         assert!(error.hint().unwrap().contains("lower the learning rate"));
     }
 

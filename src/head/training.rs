@@ -155,8 +155,7 @@ impl<'a> TrainingTask<'a> {
         for (epoch, list) in order.iter().enumerate() {
             if list.is_empty() || list.iter().any(|&row| row >= self.train.rows()) {
                 return Err(Error::Examples(format!(
-                    "the order of epoch {} is empty or names a row beyond the {} training rows",
-                    epoch + 1,
+                    "the order of epoch {epoch} is empty or names a row beyond the {} training rows",
                     self.train.rows()
                 )));
             }
@@ -197,7 +196,7 @@ impl<'a> TrainingTask<'a> {
 /// What one epoch brought.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EpochRecord {
-    /// The epoch, counted from 1.
+    /// The epoch, counted from 0 as PyTorch's scripts print it.
     pub epoch: usize,
     /// Its learning rate.
     #[serde(rename = "lr")]
@@ -218,7 +217,7 @@ pub struct EpochRecord {
 pub struct Training {
     /// The head of the epoch with the best validation accuracy, the first one on ties; without validation the last one.
     pub head: LinearHead,
-    /// The epoch `head` is from, counted from 1.
+    /// The epoch `head` is from, counted from 0.
     pub best_epoch: usize,
     /// All epochs in order.
     pub history: Vec<EpochRecord>,
@@ -230,7 +229,7 @@ impl Training {
     /// The record of the epoch [`head`](Self::head) is from.
     #[must_use]
     pub fn best(&self) -> &EpochRecord {
-        &self.history[self.best_epoch - 1]
+        &self.history[self.best_epoch]
     }
 }
 
@@ -245,10 +244,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Takes in an epoch and the head it ended with.
     pub(super) fn record(&mut self, record: EpochRecord, head: &LinearHead) -> &EpochRecord {
-        let best = self
-            .best
-            .as_ref()
-            .map(|&(epoch, _)| self.history[epoch - 1].val_accuracy);
+        let best = self.best.as_ref().map(|&(epoch, _)| self.history[epoch].val_accuracy);
         // `None` is less than any accuracy; strictly greater, so that the first of equal epochs stays.
         if record.val_accuracy.is_some() && best.is_none_or(|best| record.val_accuracy > best) {
             match &mut self.best {
@@ -265,7 +261,9 @@ impl Progress {
 
     /// Ends the training with the head of the last epoch.
     pub(super) fn finish(self, final_head: LinearHead) -> Training {
-        let (best_epoch, head) = self.best.unwrap_or_else(|| (self.history.len(), final_head.clone()));
+        let (best_epoch, head) = self
+            .best
+            .unwrap_or_else(|| (self.history.len() - 1, final_head.clone()));
         Training {
             head,
             best_epoch,
@@ -301,7 +299,7 @@ mod tests {
     fn train(accuracies: &[Option<f64>]) -> Training {
         let mut progress = Progress::default();
         for (index, &accuracy) in accuracies.iter().enumerate() {
-            progress.record(record(index + 1, accuracy), &head(index as f32 + 1.0));
+            progress.record(record(index, accuracy), &head(index as f32 + 1.0));
         }
         progress.finish(head(accuracies.len() as f32))
     }
@@ -309,17 +307,17 @@ mod tests {
     #[test]
     fn the_first_of_the_best_epochs_is_kept() {
         let training = train(&[Some(0.5), Some(0.9), Some(0.7), Some(0.9)]);
-        assert_eq!((training.best_epoch, &training.head), (2, &head(2.0)));
+        assert_eq!((training.best_epoch, &training.head), (1, &head(2.0)));
         assert_eq!(training.final_head, head(4.0));
         assert_eq!(training.best().val_accuracy, Some(0.9));
-        assert_eq!(train(&[Some(0.0), Some(0.0)]).best_epoch, 1);
-        assert_eq!(train(&[Some(0.1), Some(0.2)]).best_epoch, 2);
+        assert_eq!(train(&[Some(0.0), Some(0.0)]).best_epoch, 0);
+        assert_eq!(train(&[Some(0.1), Some(0.2)]).best_epoch, 1);
     }
 
     #[test]
     fn without_validation_the_last_epoch_is_kept() {
         let training = train(&[None, None, None]);
-        assert_eq!((training.best_epoch, &training.head), (3, &head(3.0)));
+        assert_eq!((training.best_epoch, &training.head), (2, &head(3.0)));
     }
 
     #[test]
@@ -349,7 +347,7 @@ mod tests {
                 .with_validation(Examples::new(x.view(), &[0, 2]).unwrap())
                 .is_err()
         );
-        assert!(task().with_order(&beyond).unwrap_err().to_string().contains("epoch 2"));
+        assert!(task().with_order(&beyond).unwrap_err().to_string().contains("epoch 1"));
         assert!(task().with_order(&empty).is_err());
     }
 }

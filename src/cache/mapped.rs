@@ -1,0 +1,41 @@
+//! Files that are read through the memory map, or as a whole where there is none.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// An immutable file's bytes, aligned to eight bytes at least.
+#[derive(Debug)]
+pub(crate) enum FileBytes {
+    Mapped(memmap2::Mmap),
+    /// Where the file system can't map files. Words, so that rows are aligned; the length is in bytes.
+    Read(Vec<u64>, usize),
+}
+
+impl FileBytes {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        #[expect(unsafe_code, reason = "the memory map")]
+        // SAFETY: segment files are never changed once they have their name: they are written under a temporary name,
+        // renamed into place, and only ever unlinked. Nothing in this program truncates or writes a mapped file.
+        let mapped = unsafe { memmap2::Mmap::map(&file) };
+        if let Ok(map) = mapped {
+            return Ok(Self::Mapped(map));
+        }
+        let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let mut words = vec![0_u64; length.div_ceil(8)];
+        file.read_exact(&mut bytemuck::cast_slice_mut(&mut words)[..length])?;
+        Ok(Self::Read(words, length))
+    }
+}
+
+impl std::ops::Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Read(words, length) => &bytemuck::cast_slice(words)[..*length],
+        }
+    }
+}
