@@ -111,19 +111,10 @@ enum CheckpointError {
     NoTensor(String),
 }
 
-/// Reads the state dict of a file that `torch.save` wrote.
+/// Reads the state dict out of the bytes of a file that `torch.save` wrote; `origin` is what errors call the file.
 ///
 /// The file may hold the state dict itself or a dict with it under `state_dict`, `model_state_dict`, or `model`. A prefix
 /// that a wrapper such as `DataParallel` put before all names is removed. f16, bf16, and f64 become f32.
-///
-/// # Errors
-/// [`Error::Io`] if the file can't be read, [`Error::Checkpoint`] if it holds anything but tensors or is damaged.
-pub(crate) fn read_checkpoint(path: &Path) -> Result<StateDict> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    parse_checkpoint(&bytes, path)
-}
-
-/// As [`read_checkpoint`], for a file that is in memory; `origin` is what errors call it.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if it holds anything but tensors or is damaged.

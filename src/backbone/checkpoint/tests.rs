@@ -142,15 +142,6 @@ fn files_of_torch_save_are_read() {
 }
 
 #[test]
-fn files_are_read_by_path() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("some.pt");
-    assert!(matches!(read_checkpoint(&path), Err(Error::Io { .. })));
-    std::fs::write(&path, from_hex(LEGACY)).unwrap();
-    assert_eq!(read_checkpoint(&path).unwrap().names().collect::<Vec<_>>(), ["w", "h"]);
-}
-
-#[test]
 fn offsets_and_strides_are_followed() {
     let read = |offset, shape: &[i32], strides: &[i32]| {
         parse_checkpoint(&one_tensor_file(offset, shape, strides), Path::new("f"))
