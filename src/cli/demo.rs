@@ -38,8 +38,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         CLASSES.join(", "),
         pictures.display()
     ))?;
-    let backbone = match arguments.backbone {
-        Some(backbone) => backbone,
+    let (backbone, trained) = match arguments.backbone {
+        Some(backbone) => (backbone, true),
         None => find_backbone(folder, context)?,
     };
 
@@ -57,6 +57,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         cache,
         "-o",
         head,
+        "--epochs",
+        "5",
     ];
     let mut predict = vec![
         "predict".to_owned(),
@@ -77,7 +79,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         dispatch(cli.command, &Context::new(cli.common)?)?;
     }
 
-    let backbone = if backbone == TRAINED[0] {
+    // The untrained network is no advice for anybody's own pictures.
+    let backbone = if backbone == TRAINED[0] || !trained {
         String::new()
     } else {
         format!(" --backbone {backbone}")
@@ -91,14 +94,14 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// A trained backbone that is here or can be had; otherwise an untrained one, which is said loudly.
-fn find_backbone(folder: &Path, context: &Context) -> Result<String> {
+/// A trained backbone that is here or can be had; otherwise an untrained one, which is said loudly. Says which it is.
+fn find_backbone(folder: &Path, context: &Context) -> Result<(String, bool)> {
     if let Some(name) = TRAINED.iter().find(|name| context.has_backbone(name)) {
-        return Ok((*name).to_owned());
+        return Ok(((*name).to_owned(), true));
     }
     for name in TRAINED {
         match context.resolve(name) {
-            Ok(_) => return Ok(name.to_owned()),
+            Ok(_) => return Ok((name.to_owned(), true)),
             Err(error @ (Error::Interrupted | Error::RuntimeMissing { .. })) => return Err(error.into()),
             Err(error) => {
                 let first = error.to_string();
@@ -115,7 +118,7 @@ fn find_backbone(folder: &Path, context: &Context) -> Result<String> {
         "NO TRAINED BACKBONE: this demo runs on a ResNet18 with random weights. It shows how the program works, not how \
          well; never use this network for anything else",
     );
-    Ok(text(&file)?.to_owned())
+    Ok((text(&file)?.to_owned(), false))
 }
 
 fn say(line: &str) -> Result<()> {
