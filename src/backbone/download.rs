@@ -43,6 +43,39 @@ pub(crate) struct Limits {
     pub(crate) pause: Duration,
 }
 
+/// How long it is worth waiting for a network that does not answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// As long as a slow or broken connection may need.
+    #[default]
+    Usual,
+    /// Seconds: there is something else that would do.
+    Short,
+}
+
+impl Patience {
+    /// The limits of a download.
+    pub(crate) fn limits(self) -> Limits {
+        match self {
+            Self::Usual => Limits::default(),
+            Self::Short => Limits {
+                connect: Duration::from_secs(3),
+                stall: Duration::from_secs(5),
+                tries: 1,
+                pause: Duration::ZERO,
+            },
+        }
+    }
+
+    /// How long `pip` may go without a byte arriving.
+    pub(crate) fn silence(self) -> Duration {
+        match self {
+            Self::Usual => Duration::from_secs(90),
+            Self::Short => Duration::from_secs(8),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -54,15 +87,10 @@ impl Default for Limits {
     }
 }
 
-/// Fetches `download` with the default [`Limits`].
+/// Fetches `download` within `limits`.
 ///
 /// # Errors
 /// [`Error::Fetch`] with what happened at each URL, [`Error::Interrupted`], or [`Error::Io`] for the disk.
-pub(crate) fn fetch(download: &Download<'_>, observer: &dyn Observer) -> Result<()> {
-    fetch_within(&Limits::default(), download, observer)
-}
-
-/// Fetches `download` within `limits`; see [`fetch`].
 pub(crate) fn fetch_within(limits: &Limits, download: &Download<'_>, observer: &dyn Observer) -> Result<()> {
     if let Some(folder) = download.destination.parent() {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;

@@ -25,6 +25,7 @@ mod session;
 mod zoo;
 
 pub(crate) use convert::{convert_wheel, untrained_resnet18};
+pub(crate) use download::Patience;
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use model::Backbone;
 pub use runtime::{Attempt, Located, Place, Runtime, RuntimeOptions};

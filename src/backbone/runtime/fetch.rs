@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::search::{self, Attempt, Place};
-use crate::backbone::download::{self, Download, Limits};
+use crate::backbone::download::{self, Download, Limits, Patience};
 use crate::backbone::pip::{self, Wheel};
 use crate::{Error, Observer, Result};
 
@@ -158,7 +158,7 @@ fn from_wheel(build: &Build, staging: &Path, observer: &dyn Observer) -> Result<
         sha256: build.sha256,
         size: build.size,
     };
-    pip::download(&wheel, staging, observer)
+    pip::download(&wheel, staging, Patience::Usual, observer)
 }
 
 /// Where the releases are published.
