@@ -104,11 +104,13 @@ fn find_backbone(folder: &Path, context: &Context) -> Result<(String, bool)> {
             Ok(_) => return Ok((name.to_owned(), true)),
             Err(error @ (Error::Interrupted | Error::RuntimeMissing { .. })) => return Err(error.into()),
             Err(error) => {
-                let first = error.to_string();
-                say(&format!(
-                    "{name} can't be had here: {}",
-                    first.lines().next().unwrap_or_default()
-                ))?;
+                let reason = error.to_string();
+                let lines: Vec<&str> = reason
+                    .lines()
+                    .take(2)
+                    .map(|line| line.trim_start_matches("  - "))
+                    .collect();
+                say(&format!("{name} can't be had here ({})", lines.join("; ")))?;
             }
         }
     }
