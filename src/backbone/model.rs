@@ -27,15 +27,19 @@ impl Backbone {
     /// When the file can't be read, is no ONNX model, or is none that turns a picture into features.
     pub fn open(name: &str, file: &Path, feature: Option<&str>) -> Result<Self> {
         let bytes = Bytes::from(std::fs::read(file).map_err(Error::io("read", file))?);
-        let blake3 = blake3::hash(&bytes).to_hex().to_string();
+        let mut blake3 = blake3::hash(&bytes);
         let model = FeatureModel::from_bytes(bytes, file, feature)?;
+        if let Some(weights) = model.external_weights {
+            // The weights can change while the file that names them does not.
+            blake3 = blake3::hash(&[*blake3.as_bytes(), *weights.as_bytes()].concat());
+        }
         let file = std::fs::canonicalize(file).map_err(Error::io("open", file))?;
         Ok(Self {
             origin: Origin {
                 name: name.to_owned(),
                 file,
             },
-            blake3,
+            blake3: blake3.to_hex().to_string(),
             model,
         })
     }
@@ -46,7 +50,7 @@ impl Backbone {
         &self.origin
     }
 
-    /// blake3 of its bytes, hexadecimal.
+    /// blake3 of its bytes, hexadecimal; with weights in other files, of its hash and theirs.
     #[must_use]
     pub fn blake3(&self) -> &str {
         &self.blake3

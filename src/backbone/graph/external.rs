@@ -41,15 +41,19 @@ pub enum ExternalDataProblem {
 
 /// Puts the data of every external tensor of `graph` into its `raw_data`; `model` is the file it came from.
 ///
+/// Returns the blake3 of all that was read, `None` if nothing lay elsewhere.
+///
 /// # Errors
 /// [`Error::ExternalData`] with the tensor and the file, if the file is missing, outside the folder or too short.
-pub(super) fn inline(graph: &mut GraphProto, model: &Path) -> Result<()> {
+pub(super) fn inline(graph: &mut GraphProto, model: &Path) -> Result<Option<blake3::Hash>> {
     let mut reader = Reader {
         model,
         open: HashMap::new(),
         total: 0,
+        hasher: blake3::Hasher::new(),
     };
-    reader.graph(graph)
+    reader.graph(graph)?;
+    Ok((!reader.open.is_empty()).then(|| reader.hasher.finalize()))
 }
 
 struct Reader<'a> {
@@ -58,6 +62,8 @@ struct Reader<'a> {
     open: HashMap<PathBuf, (File, u64)>,
     /// Bytes read so far.
     total: u64,
+    /// Over them.
+    hasher: blake3::Hasher,
 }
 
 impl Reader<'_> {
@@ -119,6 +125,7 @@ impl Reader<'_> {
                     source: Box::new(source),
                 }
             })?;
+        self.hasher.update(&data);
         tensor.raw_data = Some(data);
         tensor.external_data.clear();
         tensor.data_location = None;

@@ -62,6 +62,8 @@ pub struct FeatureModel {
     pub input_size: (u32, u32),
     /// Features per picture, where the file says it.
     pub dim: Option<usize>,
+    /// blake3 of the weights that were read from files beside the model; `None` if it holds all of them itself.
+    pub(crate) external_weights: Option<blake3::Hash>,
 }
 
 impl FeatureModel {
@@ -108,7 +110,7 @@ impl FeatureModel {
             path: path.to_path_buf(),
             found,
         })?;
-        external::inline(graph, path)?;
+        let external_weights = external::inline(graph, path)?;
         let shapes = edit::open_batch(graph, ir_version).map_err(refuse)?;
         describe_input(graph, &input);
         let dim = edit::finish(graph, &cut, &shapes).map_err(refuse)?;
@@ -131,6 +133,7 @@ impl FeatureModel {
             output: cut.tensor,
             input_size,
             dim,
+            external_weights,
         })
     }
 }

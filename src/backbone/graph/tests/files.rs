@@ -117,6 +117,23 @@ fn external_weights_are_brought_in() {
 }
 
 #[test]
+fn external_weights_are_part_of_a_backbones_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let (model, data) = external("weights.bin", "16", None);
+    fs::write(&path, bytes(&model)).unwrap();
+    let identity = |last: u8| {
+        let mut file = [&[0; 16], &data[..]].concat();
+        *file.last_mut().unwrap() = last;
+        fs::write(folder.path().join("weights.bin"), file).unwrap();
+        crate::Backbone::open("model", &path, None).unwrap().blake3().to_owned()
+    };
+    let (first, other) = (identity(63), identity(64));
+    assert_ne!(first, other, "the same ONNX file with other weights beside it");
+    assert_eq!(identity(63), first);
+}
+
+#[test]
 fn external_weights_that_are_not_there_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made.onnx");
