@@ -129,6 +129,7 @@ pub(crate) fn decode_document<T: Decode<()>>(magic: &[u8; 8], bytes: &[u8]) -> R
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

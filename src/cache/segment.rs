@@ -239,6 +239,7 @@ fn parse(bytes: &[u8], space: SpaceId) -> Result<(SegmentHeader, [u8; 16]), Prob
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

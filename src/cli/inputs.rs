@@ -137,6 +137,7 @@ fn path_of(bytes: &[u8]) -> PathBuf {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
