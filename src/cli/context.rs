@@ -53,7 +53,7 @@ impl Context {
             device: common.device,
             threads: common.threads.map_or(cores, |threads| threads as usize),
             data_dir: data_dir()?,
-            observer: Terminal::new(common.quiet, common.verbose > 0),
+            observer: Terminal::new(common.quiet),
             library: common.ort_lib,
             env_library: std::env::var_os("ORT_DYLIB_PATH")
                 .filter(|path| !path.is_empty())

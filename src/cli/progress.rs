@@ -32,7 +32,6 @@ pub(super) fn catch_interrupts() {
 /// The observer of the command line.
 pub(super) struct Terminal {
     quiet: bool,
-    verbose: bool,
     terminal: bool,
     task: Mutex<Option<Task>>,
 }
@@ -43,15 +42,14 @@ struct Task {
     unit: Unit,
     done: u64,
     started: Instant,
-    reported: Instant,
+    reported: Option<Instant>,
     bar: Option<ProgressBar>,
 }
 
 impl Terminal {
-    pub(super) fn new(quiet: bool, verbose: bool) -> Self {
+    pub(super) fn new(quiet: bool) -> Self {
         Self {
             quiet,
-            verbose,
             terminal: std::io::stderr().is_terminal(),
             task: Mutex::default(),
         }
@@ -120,7 +118,7 @@ impl Observer for Terminal {
             unit,
             done: 0,
             started: now,
-            reported: now,
+            reported: None,
             bar: None,
         };
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
@@ -140,8 +138,8 @@ impl Observer for Terminal {
             if let Some(bar) = &task.bar {
                 bar.set_position(task.done);
             }
-        } else if task.reported.elapsed() >= LINE_INTERVAL {
-            task.reported = Instant::now();
+        } else if task.reported.is_none_or(|reported| reported.elapsed() >= LINE_INTERVAL) {
+            task.reported = Some(Instant::now());
             eprint_line(&task.plain_line());
         }
     }
@@ -159,10 +157,8 @@ impl Observer for Terminal {
     }
 
     fn note(&self, message: &str) {
-        if self.verbose {
+        if !self.quiet {
             self.line(message);
-        } else {
-            tracing::debug!("{message}");
         }
     }
 
