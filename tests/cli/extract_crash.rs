@@ -87,12 +87,12 @@ fn a_cache_that_cannot_be_written_is_named() {
 
 #[test]
 fn a_closed_pipe_is_no_failure() {
-    let scene = Scene::extracted();
-    scene.run(["train-head", "pictures"]).code(0);
-    let commands: [&[&str]; 4] = [
+    let scene = Scene::trained();
+    let commands: [&[&str]; 5] = [
         &EXTRACT,
         &["extract", "pictures", "--backbone", "tiny.onnx", "--json"],
-        &["train-head", "pictures"],
+        &["train-head", "pictures", "-o", "lines.head"],
+        &["train-head", "pictures", "-o", "json.head", "--json"],
         &["predict", "--head", "head.safetensors", "pictures"],
     ];
     for arguments in commands {
@@ -102,6 +102,12 @@ fn a_closed_pipe_is_no_failure() {
         let run = Run::of(child.wait_with_output().unwrap()).code(0);
         assert!(!run.stderr.contains("error"), "{arguments:?}: {}", run.stderr);
     }
+    let head = |name: &str| blake3::hash(&scene.read(name));
+    assert_eq!(
+        head("lines.head"),
+        head("json.head"),
+        "the work is done, whoever reads about it"
+    );
 }
 
 #[cfg(unix)]
