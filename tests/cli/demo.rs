@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use super::doctor::library;
 use crate::common::{Run, Scene, TinyModel, files_below};
 
 #[test]
 fn it_runs_to_the_end_without_a_network_and_without_models() {
     let scene = Scene::new();
-    let library = scene.run(["doctor", "--fetch", "--json"]).code(0).json()["runtime"]["path"].clone();
+    let library = library(&scene);
     let start = Instant::now();
-    let arguments = ["demo", "--offline", "-o", "out", "--ort-lib", library.as_str().unwrap()];
+    let named = library.iter().flat_map(|library| ["--ort-lib", library]);
+    let arguments = ["demo", "--offline", "-o", "out"].into_iter().chain(named);
     let output = scene
         .command(arguments)
         .env("LASTLAYER_DATA_DIR", scene.path("empty"))

@@ -8,6 +8,12 @@ fn doctor(scene: &Scene) -> Value {
     scene.run(["doctor", "--fetch", "--json"]).code(0).json()
 }
 
+/// The file of the library, where it is not the system's loader that knows it.
+pub(crate) fn library(scene: &Scene) -> Option<String> {
+    let path = doctor(scene)["runtime"]["path"].as_str().unwrap().to_owned();
+    std::path::Path::new(&path).is_absolute().then_some(path)
+}
+
 fn registers(doctor: &Value, name: &str) -> bool {
     let mut providers = doctor["providers"].as_array().unwrap().iter();
     let provider = providers.find(|provider| provider["name"] == name);
@@ -62,7 +68,10 @@ fn a_library_that_was_named_and_is_not_there_is_a_usage_error() {
 #[test]
 fn a_named_library_is_the_one_that_is_loaded() {
     let scene = Scene::with_pictures();
-    let path = doctor(&scene)["runtime"]["path"].as_str().unwrap().to_owned();
+    let Some(path) = library(&scene) else {
+        eprintln!("skipped: the library's file is not known");
+        return;
+    };
     let json = scene.run(["doctor", "--json", "--ort-lib", &path]).code(0).json();
     assert_eq!(json["runtime"]["path"], path);
     assert!(

@@ -67,10 +67,8 @@ fn two_runs_at_once_share_a_cache() {
 fn a_cache_that_cannot_be_written_is_named() {
     let scene = Scene::with_pictures();
     scene.write("file", b"");
-    let run = scene.run(EXTRACT.into_iter().chain(["--cache", "file/cache"])).code(1);
-    run.says(&["error: cannot create `file/cache"
-        .replace('/', std::path::MAIN_SEPARATOR_STR)
-        .as_str()]);
+    let run = scene.run(EXTRACT.into_iter().chain(["--cache", "file/cache"]));
+    run.code(1).says(&["error: cannot create `file/cache"]);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
