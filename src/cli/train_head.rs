@@ -168,9 +168,10 @@ pub(super) fn train(
             printed = print_epoch(&mut out, record, training.epochs);
         }
     })?;
-    printed?;
     let seconds = start.elapsed().as_secs_f64();
+    // The head is what the command is for, also for someone who reads only the first lines (`… | head`).
     head_file(&features, training, &trained)?.save(output)?;
+    printed?;
 
     let best = trained.best();
     if context.json {

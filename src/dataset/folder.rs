@@ -33,6 +33,14 @@ impl Dataset {
     /// in another split that the training split lacks.
     pub fn scan(root: &Path) -> Result<Self> {
         let root = absolute(root)?;
+        if !root.exists() {
+            return Err(Error::Dataset {
+                path: root,
+                problem: "does not exist".to_owned(),
+                hint: "check the path: it names the folder that holds train/ and val/, or one folder per class"
+                    .to_owned(),
+            });
+        }
         if root.is_file() {
             return Err(Error::Dataset {
                 path: root,

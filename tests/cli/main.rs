@@ -1,0 +1,15 @@
+//! Every verb through the binary, as a user runs it: exit codes, what is printed where, and what is on disk afterwards.
+//!
+//! Models and pictures are made by the tests; nothing but ONNX Runtime is fetched, by the program itself, once, into the
+//! user's data folder. `reference` compares with `../shared` where that is present.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
+mod common;
+mod demo;
+mod doctor;
+mod extract;
+mod extract_crash;
+mod extract_data;
+mod predict;
+mod reference;
+mod train_head;
