@@ -13,7 +13,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIter
 use rayon::slice::ParallelSliceMut;
 
 use crate::cache::{Cache, FeatureSpace, Origin, RowKey, Space};
-use crate::dataset::{Dataset, DatasetRecord, SampleRecord, Split, Stamp, absolute, assign_splits};
+use crate::dataset::{Dataset, DatasetRecord, SampleRecord, Split, SplitInput, Stamp, absolute, assign_splits};
 use crate::error::{Error, Result};
 
 /// Which of the spaces that a data set has features in is meant.
@@ -63,15 +63,23 @@ impl LabelledRows {
     }
 }
 
-/// A picture with its content, class and split, before its row is looked up.
-type Known = (u32, [u8; 32], Option<Split>);
+/// A picture whose content is known, before its row is looked up.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    class: u32,
+    content: [u8; 32],
+    split: Option<Split>,
+    /// Whether the last `extract` could not decode it; one with other limits may have.
+    failed: bool,
+}
 
 /// The pictures of a data set whose content is known.
 struct Listing {
     root: PathBuf,
     classes: Vec<String>,
     known: Vec<Known>,
-    failed: usize,
+    /// Files that could not even be read.
+    unreadable: usize,
     /// Files that `extract` has not seen as they are now.
     unseen: Vec<PathBuf>,
     warnings: Vec<String>,
@@ -100,14 +108,26 @@ pub fn labelled_features(
         return Err(listing.not_extracted(listing.unseen.len(), listing.unseen.first().cloned()));
     }
     let (space, origin, rows) = choose(cache, &listing, choice)?;
-    let splits = assign_splits(&listing.known, val_fraction);
-    let gather = |wanted: Split| gather(&listing, &rows, &splits, wanted);
+    let (usable, failed): (Vec<Known>, Vec<Known>) = listing
+        .known
+        .iter()
+        .partition(|known| rows.contains(&RowKey::plain(known.content)));
+    let inputs: Vec<SplitInput> = usable
+        .iter()
+        .map(|known| (known.class, known.content, known.split))
+        .collect();
+    let splits = assign_splits(&inputs, val_fraction);
+    let gather = |wanted: Split| {
+        let chosen = usable.iter().zip(&splits).filter(|(_, split)| **split == wanted);
+        let chosen: Vec<Known> = chosen.map(|(known, _)| *known).collect();
+        gather(&rows, &chosen).map_err(|damaged| listing.not_extracted(damaged, None))
+    };
     Ok(LabelledFeatures {
         train: gather(Split::Train)?,
         val: gather(Split::Val)?,
         test_images: splits.iter().filter(|split| **split == Split::Test).count(),
+        failed_images: listing.unreadable + failed.len(),
         classes: listing.classes,
-        failed_images: listing.failed,
         warnings: listing.warnings,
         space,
         origin,
@@ -122,7 +142,7 @@ impl Listing {
             return Ok(Self::of_folder(&Dataset::scan(&absolute)?, record.as_ref()));
         }
         match record {
-            Some(record) => Ok(Self::of_record(record)),
+            Some(record) => Ok(Self::of_record(&record)),
             None => Err(Error::UnknownDataset {
                 path: root.to_path_buf(),
                 cache: cache.root().to_path_buf(),
@@ -152,48 +172,54 @@ impl Listing {
             root: dataset.root.clone(),
             classes: dataset.classes.clone(),
             known: Vec::new(),
-            failed: 0,
+            unreadable: 0,
             unseen: Vec::new(),
             warnings: dataset.warnings.clone(),
         };
         for (sample, found) in dataset.samples.iter().zip(found) {
             match found {
-                Some(SampleRecord { failure: Some(_), .. }) => listing.failed += 1,
-                Some(SampleRecord {
-                    content: Some(content), ..
-                }) => {
-                    listing.known.push((sample.class, *content, sample.split));
-                }
-                _ => listing.unseen.push(sample.path.clone()),
+                // Labels are the folder's of now, contents those that were hashed.
+                Some(found) => listing.add(sample.class, sample.split, found),
+                None => listing.unseen.push(sample.path.clone()),
             }
         }
         listing
     }
 
-    fn of_record(record: DatasetRecord) -> Self {
+    fn of_record(record: &DatasetRecord) -> Self {
         let mut listing = Self {
             warnings: vec![format!(
                 "{} is gone: using what was remembered of it",
                 record.root.display()
             )],
-            root: record.root,
-            classes: record.classes,
+            root: record.root.clone(),
+            classes: record.classes.clone(),
             known: Vec::new(),
-            failed: 0,
+            unreadable: 0,
             unseen: Vec::new(),
         };
-        for sample in record.samples {
-            match (sample.failure, sample.content) {
-                (Some(_), _) => listing.failed += 1,
-                (None, Some(content)) => listing.known.push((sample.class, content, sample.split)),
-                (None, None) => listing.unseen.push(sample.path),
-            }
+        for sample in &record.samples {
+            listing.add(sample.class, sample.split, sample);
         }
         listing
     }
 
+    fn add(&mut self, class: u32, split: Option<Split>, sample: &SampleRecord) {
+        let failed = sample.failure.is_some();
+        match sample.content {
+            Some(content) => self.known.push(Known {
+                class,
+                content,
+                split,
+                failed,
+            }),
+            None if failed => self.unreadable += 1,
+            None => self.unseen.push(sample.path.clone()),
+        }
+    }
+
     fn not_extracted(&self, missing: usize, example: Option<PathBuf>) -> Error {
-        let total = self.known.len() + self.failed + self.unseen.len();
+        let total = self.known.len() + self.unreadable + self.unseen.len();
         Error::NotExtracted {
             path: self.root.clone(),
             missing,
@@ -203,55 +229,67 @@ impl Listing {
     }
 }
 
-/// The one space that `choice` and the cache's content leave.
+/// A space with rows of the data set.
+struct Candidate {
+    space: FeatureSpace,
+    origin: Option<Origin>,
+    rows: Space,
+    present: usize,
+    /// Pictures that have no row and no failure to explain it.
+    missing: usize,
+}
+
+/// The one space that `choice` and the cache's content leave. Complete spaces go before others: a space that another
+/// data set with some of the same pictures was extracted in is in nobody's way.
 fn choose(cache: &Cache, listing: &Listing, choice: &SpaceChoice) -> Result<(FeatureSpace, Option<Origin>, Space)> {
     let mut found = Vec::new();
     for (space, origin) in cache.spaces()? {
         let Some(rows) = cache.open_space(&space)? else {
             continue;
         };
-        let present = listing
-            .known
-            .iter()
-            .filter(|(_, content, _)| rows.contains(&RowKey::plain(*content)))
-            .count();
+        let (mut present, mut missing) = (0, 0);
+        for known in &listing.known {
+            let there = rows.contains(&RowKey::plain(known.content));
+            present += usize::from(there);
+            missing += usize::from(!there && !known.failed);
+        }
         if present > 0 {
-            found.push((space, origin, rows, present));
+            found.push(Candidate {
+                space,
+                origin,
+                rows,
+                present,
+                missing,
+            });
         }
     }
-    let total = listing.known.len();
-    let described: Vec<String> = found
-        .iter()
-        .map(|(space, origin, _, present)| {
-            let origin = origin.as_ref().map_or("unknown backbone".to_owned(), |origin| {
-                format!("--backbone {}", origin.name)
-            });
-            format!(
-                "--space {}  {origin}  {present} of {total} pictures",
-                &space.id().to_string()[..8]
-            )
-        })
-        .collect();
-    let all = found.len();
-    found.retain(|(space, origin, ..)| choice.accepts(space, origin.as_ref()));
-    match found.len() {
-        0 if all == 0 => Err(listing.not_extracted(total, None)),
-        0 => Err(Error::NoSuchSpace {
-            path: listing.root.clone(),
-            spaces: described,
-        }),
-        1 => {
-            let (space, origin, rows, present) = found.remove(0);
-            if present < total {
-                Err(listing.not_extracted(total - present, None))
-            } else {
-                Ok((space, origin, rows))
-            }
-        }
-        _ => Err(Error::SeveralSpaces {
-            path: listing.root.clone(),
-            spaces: described,
-        }),
+    if found.is_empty() {
+        return Err(listing.not_extracted(listing.known.len(), None));
+    }
+    let spaces: Vec<String> = found.iter().map(|candidate| candidate.describe(listing)).collect();
+    let path = listing.root.clone();
+    found.retain(|candidate| choice.accepts(&candidate.space, candidate.origin.as_ref()));
+    let Some(fewest) = found.iter().map(|candidate| candidate.missing).min() else {
+        return Err(Error::NoSuchSpace { path, spaces });
+    };
+    if fewest > 0 {
+        return Err(listing.not_extracted(fewest, None));
+    }
+    found.retain(|candidate| candidate.missing == 0);
+    if found.len() > 1 {
+        return Err(Error::SeveralSpaces { path, spaces });
+    }
+    let Candidate {
+        space, origin, rows, ..
+    } = found.remove(0);
+    Ok((space, origin, rows))
+}
+
+impl Candidate {
+    fn describe(&self, listing: &Listing) -> String {
+        let name = self.origin.as_ref().map_or("unknown", |origin| origin.name.as_str());
+        let (id, present, total) = (self.space.id().to_string(), self.present, listing.known.len());
+        format!("--space {}  --backbone {name}  {present} of {total} pictures", &id[..8])
     }
 }
 
@@ -270,30 +308,25 @@ impl SpaceChoice {
     }
 }
 
-fn gather(listing: &Listing, rows: &Space, splits: &[Split], wanted: Split) -> Result<LabelledRows> {
-    let chosen: Vec<&Known> = listing
-        .known
-        .iter()
-        .zip(splits)
-        .filter(|(_, split)| **split == wanted)
-        .map(|(known, _)| known)
-        .collect();
+/// The rows of `chosen`, or how many of them are damaged.
+fn gather(rows: &Space, chosen: &[Known]) -> Result<LabelledRows, usize> {
     let dim = rows.dim().expect("the space has rows of this data set");
     let mut features = vec![0.0_f32; chosen.len() * dim];
-    let copied: Vec<bool> = features
+    let damaged = features
         .par_chunks_exact_mut(dim)
         .zip(chosen.par_iter())
-        .map(|(target, (_, content, _))| {
-            rows.row(&RowKey::plain(*content))
-                .map(|row| target.copy_from_slice(row))
-                .is_some()
+        .filter_map(|(target, known)| match rows.row(&RowKey::plain(known.content)) {
+            Some(row) => {
+                target.copy_from_slice(row);
+                None
+            }
+            None => Some(()),
         })
-        .collect();
-    let damaged = copied.iter().filter(|copied| !**copied).count();
+        .count();
     if damaged > 0 {
-        return Err(listing.not_extracted(damaged, None));
+        return Err(damaged);
     }
-    let labels = chosen.iter().map(|(class, ..)| *class as usize).collect();
+    let labels = chosen.iter().map(|known| known.class as usize).collect();
     let features = Array2::from_shape_vec((chosen.len(), dim), features).expect("one row for each picture");
     Ok(LabelledRows { features, labels })
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub(crate) use folder::absolute;
 pub(crate) use record::{DatasetRecord, SampleRecord};
-pub(crate) use split::assign_splits;
+pub(crate) use split::{SplitInput, assign_splits};
 pub(crate) use stamp::Stamp;
 
 /// A labelled set of pictures below one folder.

@@ -212,6 +212,45 @@ fn one_of_several_spaces_must_be_named() {
 }
 
 #[test]
+fn a_failure_in_one_space_takes_no_picture_from_another() {
+    let scene = Scene::extracted();
+    let other = [
+        "extract",
+        "pictures",
+        "--backbone",
+        "tiny.onnx",
+        "--exif",
+        "ignore",
+        "--max-pixels",
+        "10",
+        "--json",
+    ];
+    assert_eq!(scene.run(other).code(3).json()["failed"], 27);
+    let report = scene.run(["train-head", "pictures", "--json"]).code(0).json();
+    assert_eq!(
+        (&report["failed_images"], &report["val_images"]),
+        (&0.into(), &9.into())
+    );
+}
+
+#[test]
+fn a_space_with_a_few_of_the_pictures_is_in_nobodys_way() {
+    let scene = Scene::extracted();
+    // Another data set shares some pictures and is extracted otherwise.
+    for class in CLASSES {
+        scene.write(
+            &format!("few/{class}/000.png"),
+            &scene.read(&format!("pictures/train/{class}/000.png")),
+        );
+    }
+    scene
+        .run(["extract", "few", "--backbone", "tiny.onnx", "--exif", "ignore"])
+        .code(0);
+    scene.run(["train-head", "pictures"]).code(0);
+    scene.run(["train-head", "few"]).error(2, &["--space"]);
+}
+
+#[test]
 fn flat_folders_are_split_by_content() {
     let scene = Scene::new();
     scene.add_pictures("pictures/cat", 0, 0..40);
