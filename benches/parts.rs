@@ -123,7 +123,7 @@ fn cache(criterion: &mut Criterion) {
     let mut space = new_space(folder.path());
     append(&mut space);
     group.bench_function("open", |bencher| bencher.iter(|| new_space(folder.path()).len()));
-    group.bench_function("look up and read", |bencher| {
+    group.bench_function("look up and sum", |bencher| {
         bencher.iter(|| {
             keys.iter()
                 .map(|key| space.row(key).expect("it was appended").iter().sum::<f32>())
