@@ -335,7 +335,10 @@ impl Shared<'_> {
 
     fn infer(&self, session: &mut Session, batch: &[Decoded]) -> Result<Vec<Vec<f32>>> {
         let start = Instant::now();
-        let input: Vec<f32> = batch.iter().flat_map(|decoded| &decoded.tensor).copied().collect();
+        let mut input = Vec::with_capacity(batch.iter().map(|decoded| decoded.tensor.len()).sum());
+        for decoded in batch {
+            input.extend_from_slice(&decoded.tensor);
+        }
         let features = session.run(&input, batch.len())?;
         add_elapsed(&self.inference_ns, start);
         let dim = features.len() / batch.len();
