@@ -4,14 +4,17 @@
 //! operator, and features do not depend on how many there are. On a GPU there is one session.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::backbone::{Backbone, Device, Runtime, RuntimeOptions, Session, SessionOptions};
+use crate::backbone::{Backbone, Device, Runtime, RuntimeOptions, Session, SessionOptions, is_cpu_only};
 use crate::error::Result;
 use crate::observer::Observer;
 
 /// Above this many cores sessions get more threads instead of more copies of the weights.
 const MOST_SESSIONS: usize = 8;
+
+/// On a CPU 8 are no faster and take a quarter more memory; see benches/README.md.
+pub(crate) const DEFAULT_BATCH_SIZE: usize = 4;
 
 /// How backbones are run.
 #[derive(Debug, Clone)]
@@ -38,8 +41,7 @@ impl InferenceOptions {
             runtime,
             device: Device::Auto,
             threads,
-            // On a CPU 8 are no faster and take a quarter more memory; see benches/README.md.
-            batch_size: 4,
+            batch_size: DEFAULT_BATCH_SIZE,
         }
     }
 }
@@ -88,16 +90,26 @@ impl<'a> Engine<'a> {
             .max(1)
     }
 
+    /// Whether there can be several sessions, as far as it is known before the first is opened.
+    pub(crate) fn is_cpu_only(&self) -> Result<bool> {
+        let runtime = Runtime::load(&self.options.runtime, self.observer)?;
+        Ok(is_cpu_only(runtime, self.options.device))
+    }
+
     /// A session that nobody else uses. `workers`: how many sessions share the cores.
     pub(crate) fn take(&self, workers: usize) -> Result<Session> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = state.idle.pop() {
-            return Ok(session);
-        }
-        let backbone = match &state.backbone {
-            Some(backbone) => Arc::clone(backbone),
-            None => Arc::clone(state.backbone.insert((self.backbone)()?)),
+        let (backbone, first) = {
+            let mut state = self.lock();
+            if let Some(session) = state.idle.pop() {
+                return Ok(session);
+            }
+            let backbone = match &state.backbone {
+                Some(backbone) => Arc::clone(backbone),
+                None => Arc::clone(state.backbone.insert((self.backbone)()?)),
+            };
+            (backbone, state.device.is_none())
         };
+        // Opened without the lock: sessions on the CPU are opened side by side.
         let runtime = Runtime::load(&self.options.runtime, self.observer)?;
         let model = backbone.model();
         let (height, width) = model.input_size;
@@ -105,35 +117,26 @@ impl<'a> Engine<'a> {
             input: &model.input,
             output: &model.output,
             picture: [3, height as usize, width as usize],
-            // The first session has decided what `auto` means; only on the CPU is there a second.
-            device: if state.device.is_some() {
-                Device::Cpu
-            } else {
-                self.options.device
-            },
+            // Once there is one, it has decided what `auto` means; only on the CPU is there a second.
+            device: if first { self.options.device } else { Device::Cpu },
             threads: (self.threads() / workers).max(1),
         };
         let session = Session::open(runtime, &model.onnx, &options, self.observer)?;
-        state.device = Some(session.device_name().to_owned());
+        self.lock().device = Some(session.device_name().to_owned());
         Ok(session)
     }
 
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn give_back(&self, session: Session) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .idle
-            .push(session);
+        self.lock().idle.push(session);
     }
 
     /// The device and ONNX Runtime version that computed, once something was computed.
     pub(crate) fn provenance(&self) -> Option<(String, &'static str)> {
-        let device = self
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .device
-            .clone()?;
+        let device = self.lock().device.clone()?;
         let runtime = Runtime::load(&self.options.runtime, self.observer).ok()?;
         Some((device, runtime.version()))
     }

@@ -11,6 +11,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -28,6 +29,8 @@ use crate::picture::{Limits, PictureError, Reason, Transform};
 const LARGEST_FILE: u64 = 2 << 30;
 /// How long an inference thread waits for a batch to fill up.
 const FILL_WAIT: Duration = Duration::from_millis(2);
+/// Decoded pictures that may wait at least: what the cores decode while the sessions are being opened.
+const SHORTEST_QUEUE: usize = 32;
 /// How often the caller's thread gets its turn when no result comes.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -116,6 +119,8 @@ struct Shared<'a> {
     observer: &'a dyn Observer,
     next: AtomicUsize,
     stop: AtomicBool,
+    /// Pictures that inference threads have taken.
+    taken: AtomicUsize,
     claimed: Mutex<HashSet<[u8; 32]>>,
     disk_ns: AtomicU64,
     decode_ns: AtomicU64,
@@ -141,12 +146,13 @@ pub(crate) fn run(
         observer,
         next: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
+        taken: AtomicUsize::new(0),
         claimed: Mutex::default(),
         disk_ns: AtomicU64::new(0),
         decode_ns: AtomicU64::new(0),
         inference_ns: AtomicU64::new(0),
     };
-    let (tensors, queue) = sync_channel::<Decoded>(engine.batch_size() * workers);
+    let (tensors, queue) = sync_channel::<Decoded>((engine.batch_size() * workers * 2).max(SHORTEST_QUEUE));
     let (results, collected) = sync_channel::<Result<Processed>>(256);
     let queue = Mutex::new(queue);
     let start = Instant::now();
@@ -266,8 +272,24 @@ impl Shared<'_> {
         (stamp, Some(content), loaded.map(|()| tensor).map_err(Outcome::Failed))
     }
 
-    /// Runs batches until there are no more; calls `opened` once it has a session that can have neighbours.
+    /// As [`Shared::infer_batches`]; if it panics, nobody waits for ever for a thread that is gone.
     fn infer_all(
+        &self,
+        queue: &Mutex<Receiver<Decoded>>,
+        workers: usize,
+        results: &SyncSender<Result<Processed>>,
+        opened: &dyn Fn(),
+    ) {
+        let run = AssertUnwindSafe(|| self.infer_batches(queue, workers, results, opened));
+        if let Err(panic) = catch_unwind(run) {
+            self.stop.store(true, Ordering::Relaxed);
+            while receive(queue).is_some() {}
+            resume_unwind(panic);
+        }
+    }
+
+    /// Runs batches until there are no more; calls `opened` once it has a session that can have neighbours.
+    fn infer_batches(
         &self,
         queue: &Mutex<Receiver<Decoded>>,
         workers: usize,
@@ -278,18 +300,25 @@ impl Shared<'_> {
             self.stop.store(true, Ordering::Relaxed);
             let _ = results.send(Err(error));
             // Whoever waits for room in the queue must not wait for ever.
-            while self.next_batch(queue).is_some() {}
+            while receive(queue).is_some() {}
         };
-        let Some(mut batch) = self.next_batch(queue) else {
-            return;
+        // The first picture opens the session; what is decoded meanwhile waits.
+        let Some(first) = receive(queue) else { return };
+        let early = match self.engine.is_cpu_only() {
+            Ok(early) => early,
+            Err(error) => return fail(error),
         };
+        if early {
+            opened();
+        }
         let mut session = match self.engine.take(workers) {
             Ok(session) => session,
             Err(error) => return fail(error),
         };
-        if session.device_name() == "cpu" {
+        if !early && session.device_name() == "cpu" {
             opened();
         }
+        let mut batch = self.fill_batch(queue, first, workers);
         loop {
             let features = match self.infer(&mut session, &batch) {
                 Ok(features) => features,
@@ -312,25 +341,29 @@ impl Shared<'_> {
                     return;
                 }
             }
-            batch = match self.next_batch(queue) {
-                Some(batch) => batch,
+            batch = match receive(queue) {
+                Some(first) => self.fill_batch(queue, first, workers),
                 None => break,
             };
         }
         self.engine.give_back(session);
     }
 
-    /// The next batch, full if the queue has enough; `None` when all is done.
-    fn next_batch(&self, queue: &Mutex<Receiver<Decoded>>) -> Option<Vec<Decoded>> {
+    /// A batch that begins with `first`: full if the queue has enough, smaller towards the end, so that all threads end
+    /// at the same time.
+    fn fill_batch(&self, queue: &Mutex<Receiver<Decoded>>, first: Decoded, workers: usize) -> Vec<Decoded> {
         let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut batch = vec![queue.recv().ok()?];
-        while batch.len() < self.engine.batch_size() {
+        let left = self.plan.count.saturating_sub(self.taken.load(Ordering::Relaxed));
+        let size = self.engine.batch_size().min(left.div_ceil(workers)).max(1);
+        let mut batch = vec![first];
+        while batch.len() < size {
             match queue.recv_timeout(FILL_WAIT) {
                 Ok(decoded) => batch.push(decoded),
                 Err(_) => break,
             }
         }
-        Some(batch)
+        self.taken.fetch_add(batch.len(), Ordering::Relaxed);
+        batch
     }
 
     fn infer(&self, session: &mut Session, batch: &[Decoded]) -> Result<Vec<Vec<f32>>> {
@@ -354,6 +387,10 @@ impl Shared<'_> {
             None => Ok(rows),
         }
     }
+}
+
+fn receive(queue: &Mutex<Receiver<Decoded>>) -> Option<Decoded> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
 fn add_elapsed(total: &AtomicU64, start: Instant) {

@@ -261,6 +261,17 @@ fn declared_shape(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Res
     }
 }
 
+/// Whether a session asked for `device` runs on the CPU for sure, before one is opened.
+///
+/// Only after [`Runtime::load`]: ONNX Runtime is asked which providers it was built with.
+pub(crate) fn is_cpu_only(_runtime: &Runtime, device: Device) -> bool {
+    match device {
+        Device::Cpu => true,
+        Device::Cuda { .. } => false,
+        Device::Auto => !ort::ep::CUDA::is_available().unwrap_or(false),
+    }
+}
+
 fn open_on_device(
     runtime: &Runtime,
     model: &[u8],
@@ -271,11 +282,11 @@ fn open_on_device(
         Device::Cpu => None,
         Device::Cuda { id } => Some(id),
         // A library that is for the CPU alone is nothing to warn about.
-        Device::Auto if ort::ep::CUDA::is_available().unwrap_or(false) => Some(0),
-        Device::Auto => {
+        Device::Auto if is_cpu_only(runtime, options.device) => {
             tracing::debug!("this ONNX Runtime library has no CUDA; running on the CPU");
             None
         }
+        Device::Auto => Some(0),
     };
     if let Some(id) = cuda {
         preload_cuda(runtime.path());
