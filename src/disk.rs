@@ -2,19 +2,81 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use serde::Serializer;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
-/// A temporary file in the folder of `path`, to become `path` with [`put_in_place`].
+/// How the names of temporary files begin.
+const TEMPORARY: &str = ".lastlayer-";
+
+/// Serialises a path as text; bytes that are no UTF-8 become replacement characters.
+pub(crate) fn lossy<S: Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// Serialises paths as [`lossy`] does.
+pub(crate) fn lossy_list<S: Serializer>(paths: &[PathBuf], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
+}
+
+/// A file that the user named for output, with its bytes going where the name leads.
 ///
-/// # Errors
-/// When the folder is missing or can't be written.
-pub(crate) fn create_beside(path: &Path) -> Result<NamedTempFile> {
+/// A regular file is replaced when it is complete; a link's target in its place. What is no regular file, such as a pipe
+/// or `/dev/stdout`, is written to.
+pub(crate) enum Output {
+    Replace(NamedTempFile, PathBuf),
+    Stream(File, PathBuf),
+}
+
+impl Output {
+    /// Begins the file `path`.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        match fs::metadata(&target) {
+            Ok(metadata) if !metadata.is_file() => {
+                let file = fs::OpenOptions::new()
+                    .write(true)
+                    .open(&target)
+                    .map_err(Error::io("write", path))?;
+                Ok(Self::Stream(file, target))
+            }
+            _ => Ok(Self::Replace(create_beside(&target)?, target)),
+        }
+    }
+
+    /// Ends the file; only now a regular file has its name.
+    pub(crate) fn finish(self) -> Result<()> {
+        match self {
+            Self::Replace(file, path) => put_in_place(file, &path),
+            Self::Stream(mut file, path) => file.flush().map_err(Error::io("write", path)),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Replace(file, _) => file.write(bytes),
+            Self::Stream(file, _) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Replace(file, _) => file.flush(),
+            Self::Stream(file, _) => file.flush(),
+        }
+    }
+}
+
+/// A temporary file in the folder of `path`, to become `path` with [`put_in_place`].
+fn create_beside(path: &Path) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".lastlayer-");
+    builder.prefix(TEMPORARY);
     #[cfg(unix)]
     {
         // Temporary files are private by default; these become files like any other the user writes.
@@ -25,7 +87,7 @@ pub(crate) fn create_beside(path: &Path) -> Result<NamedTempFile> {
 }
 
 /// Makes `file` durable under the name `path`, replacing what is there: a crash at any moment leaves the old or the new.
-pub(crate) fn put_in_place(file: NamedTempFile, path: &Path) -> Result<()> {
+fn put_in_place(file: NamedTempFile, path: &Path) -> Result<()> {
     let put = || -> io::Result<()> {
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
@@ -43,6 +105,21 @@ pub(crate) fn write_atomically(path: &Path, parts: &[&[u8]]) -> Result<()> {
     put_in_place(file, path)
 }
 
+/// Removes temporary files that a killed program left in `folder` more than a day ago.
+pub(crate) fn sweep(folder: &Path) {
+    let old = |entry: &fs::DirEntry| {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+        age.is_some_and(|age| age > Duration::from_secs(24 * 60 * 60))
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && old(&entry) {
+            // Whoever else removes it first is welcome.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Creates `folder` and what is missing above it.
 pub(crate) fn create_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io("create", folder))
@@ -56,9 +133,12 @@ fn folder_of(path: &Path) -> &Path {
 
 /// Makes a rename in `folder` survive a power cut; other systems than Unix need and allow nothing here.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        File::open(folder)?.sync_all()
-    } else {
-        Ok(())
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(folder)?.sync_all() {
+        // Some network file systems have no such thing; the rename was done all the same.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        result => result,
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::backbone::Backbone;
 use crate::cache::{Cache, RowKey, Space};
 use crate::dataset::{Dataset, DatasetRecord, Ignored, Sample, SampleRecord, Stamp};
+use crate::disk::lossy;
 use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
@@ -66,6 +67,7 @@ pub struct ExtractReport {
     /// Numbers per feature; null while there is none.
     pub feature_dim: Option<usize>,
     /// The cache's folder.
+    #[serde(serialize_with = "lossy")]
     pub cache: PathBuf,
     /// The feature space's id.
     pub space: String,
@@ -75,6 +77,7 @@ pub struct ExtractReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// The file.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// Why, as a code.
     pub reason: Reason,
@@ -117,7 +120,13 @@ pub fn extract(
     let started = SystemTime::now();
     let description = backbone.space(options.exif)?;
     let space = cache.create_space(&description.space(), backbone.origin())?;
-    let mut progress = look_up(dataset, cache, &space, options.rehash)?;
+    let record = cache.dataset_record(&dataset.root)?.unwrap_or_default();
+    let remembered: HashMap<&Path, &SampleRecord> = record
+        .samples
+        .iter()
+        .map(|sample| (sample.path.as_path(), sample))
+        .collect();
+    let mut progress = look_up(dataset, &remembered, &space, options.rehash);
     let space = RwLock::new(space);
 
     let open: Vec<usize> = (0..progress.len())
@@ -146,7 +155,7 @@ pub fn extract(
     // Whatever ended the run, what was computed is kept; the first error is the one to tell.
     let written = rows.write();
     let duplicates = share_fates(&mut progress);
-    let saved = written.and_then(|()| save_record(dataset, cache, &progress, started));
+    let saved = written.and_then(|()| save_record(dataset, cache, &remembered, &progress, started));
     let ended = ended?;
     saved?;
     if ended.interrupted {
@@ -180,7 +189,7 @@ pub fn extract(
         ignored: dataset.ignored.clone(),
         seconds,
         images_per_second: progress.len() as f64 / seconds.max(1e-9),
-        bottleneck: ended.busy.bottleneck(),
+        bottleneck: engine.provenance().and_then(|_| ended.busy.bottleneck()),
         busy: ended.busy,
         device: engine.provenance().map(|(device, _)| device),
         feature_dim: read(&space).dim(),
@@ -200,22 +209,17 @@ fn read<'a>(space: &'a RwLock<Space>) -> impl std::ops::Deref<Target = Space> + 
 }
 
 /// Finds the features that are there, reading no picture: by what the last run remembers of each path.
-fn look_up(dataset: &Dataset, cache: &Cache, space: &Space, rehash: bool) -> Result<Vec<Progress>> {
-    let record = if rehash {
-        None
-    } else {
-        cache.dataset_record(&dataset.root)?
-    };
-    let remembered: HashMap<&Path, &SampleRecord> = record
-        .iter()
-        .flat_map(|record| &record.samples)
-        .map(|sample| (sample.path.as_path(), sample))
-        .collect();
+fn look_up(
+    dataset: &Dataset,
+    remembered: &HashMap<&Path, &SampleRecord>,
+    space: &Space,
+    rehash: bool,
+) -> Vec<Progress> {
     let look_up = |sample: &Sample| {
-        let Some(remembered) = remembered.get(sample.path.as_path()).filter(|sample| sample.settled) else {
-            return Progress::default();
-        };
-        let Some(content) = remembered.content else {
+        let remembered = remembered
+            .get(sample.path.as_path())
+            .filter(|sample| sample.settled && !rehash);
+        let Some((remembered, content)) = remembered.and_then(|sample| Some((sample, sample.content?))) else {
             return Progress::default();
         };
         let stamp = fs::metadata(dataset.root.join(&sample.path)).map(|metadata| Stamp::of(&metadata));
@@ -228,7 +232,7 @@ fn look_up(dataset: &Dataset, cache: &Cache, space: &Space, rehash: bool) -> Res
             state: State::Reused,
         }
     };
-    Ok(dataset.samples.par_iter().map(look_up).collect())
+    dataset.samples.par_iter().map(look_up).collect()
 }
 
 /// Gives pictures that repeat another one's bytes that one's fate; returns how many of them were computed.
@@ -251,12 +255,24 @@ fn share_fates(progress: &mut [Progress]) -> usize {
     computed
 }
 
-fn save_record(dataset: &Dataset, cache: &Cache, progress: &[Progress], started: SystemTime) -> Result<()> {
-    let samples = dataset
-        .samples
-        .iter()
-        .zip(progress)
-        .map(|(sample, progress)| SampleRecord {
+/// Remembers what became of each picture; of those that the run did not come to, what was remembered before.
+fn save_record(
+    dataset: &Dataset,
+    cache: &Cache,
+    remembered: &HashMap<&Path, &SampleRecord>,
+    progress: &[Progress],
+    started: SystemTime,
+) -> Result<()> {
+    let samples = dataset.samples.iter().zip(progress).map(|(sample, progress)| {
+        let before = remembered.get(sample.path.as_path());
+        if let (State::Open, Some(before)) = (&progress.state, before) {
+            return SampleRecord {
+                class: sample.class,
+                split: sample.split,
+                ..SampleRecord::clone(before)
+            };
+        }
+        SampleRecord {
             path: sample.path.clone(),
             class: sample.class,
             split: sample.split,
@@ -267,7 +283,8 @@ fn save_record(dataset: &Dataset, cache: &Cache, progress: &[Progress], started:
                 State::Failed(error) => Some((error.reason.to_string(), error.detail.clone())),
                 _ => None,
             },
-        });
+        }
+    });
     let record = DatasetRecord {
         root: dataset.root.clone(),
         classes: dataset.classes.clone(),

@@ -12,7 +12,7 @@ use super::extract::ReadingArguments;
 use super::inputs::Inputs;
 use super::output::{Ending, Failure, Result, counted};
 use crate::backbone::Backbone;
-use crate::disk::{create_beside, put_in_place};
+use crate::disk::Output;
 use crate::error::Error;
 use crate::head::HeadMeta;
 use crate::observer::Observer;
@@ -75,10 +75,9 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     match &arguments.output {
         None => job.run(&inputs.files, &mut std::io::stdout().lock(), context),
         Some(path) => {
-            // A reader sees the old file or all of the new one.
-            let mut file = create_beside(path)?;
+            let mut file = Output::create(path)?;
             let ending = job.run(&inputs.files, &mut std::io::BufWriter::new(&mut file), context)?;
-            put_in_place(file, path)?;
+            file.finish()?;
             Ok(ending)
         }
     }

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::disk::lossy_list;
+
 pub(crate) use folder::absolute;
 pub(crate) use record::{DatasetRecord, SampleRecord};
 pub(crate) use split::{SplitInput, assign_splits};
@@ -76,6 +78,7 @@ pub struct Ignored {
     /// Files whose extension is not one of [`EXTENSIONS`].
     pub foreign: u64,
     /// Up to five of their paths below the root.
+    #[serde(serialize_with = "lossy_list")]
     pub examples: Vec<PathBuf>,
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array1, Array2};
@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use super::linear::LinearHead;
-use crate::disk::write_atomically;
+use crate::disk::Output;
 use crate::{Error, Result};
 
 const WEIGHT: &str = "fc.weight";
@@ -81,7 +81,9 @@ impl HeadFile {
             path: path.to_path_buf(),
             problem,
         })?;
-        write_atomically(path, &[&bytes])
+        let mut output = Output::create(path)?;
+        output.write_all(&bytes).map_err(Error::io("write", path))?;
+        output.finish()
     }
 
     /// Reads a head file.
