@@ -88,13 +88,6 @@ pub enum Error {
     },
 
     // Models.
-    /// A backbone gave infinite or undefined features for a picture.
-    #[error("the backbone gives features that are infinite or not a number for `{}`", path.display())]
-    NotFinite {
-        /// The picture.
-        path: PathBuf,
-    },
-
     /// A backbone is another one than the head was trained with.
     #[error("`{}` was trained on features of {expected}, not of {found}", head.display())]
     OtherBackbone {
@@ -310,7 +303,7 @@ pub enum Error {
     #[error(transparent)]
     Linfa(#[from] linfa::Error),
 
-    /// The user pressed Ctrl-C; what was finished is kept.
+    /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }
@@ -362,13 +355,12 @@ impl Error {
                 Some("check the path, or name the cache that `extract` filled with `--cache`".to_owned())
             }
             Self::NotExtracted { path, .. } => Some(format!(
-                "run `lastlayer extract {}`; it computes only what is missing",
+                "run `lastlayer extract {}` with the same --cache and --backbone as before; it computes only what is missing",
                 path.display()
             )),
             Self::SeveralSpaces { .. } | Self::NoSuchSpace { .. } => {
                 Some("name one of them with its `--space` or `--backbone`".to_owned())
             }
-            Self::NotFinite { .. } => Some("try another backbone, or `--device cpu`".to_owned()),
             Self::OtherBackbone { .. } => Some("name the right backbone with `--backbone`".to_owned()),
             Self::Checkpoint { .. } => Some(
                 "only plain weights are read: save them with `torch.save(model.state_dict(), path)`; \
@@ -377,10 +369,9 @@ impl Error {
             ),
             Self::Network { network, .. } => Some(format!("the checkpoint must be torchvision's {network}, unchanged")),
             Self::Expectation { .. } => Some(
-                "ONNX Runtime computes wrongly or with reduced precision: try `--device cpu --precision fp32`"
+                "ONNX Runtime computes wrongly or with reduced precision here: try another library with `--ort-lib`"
                     .to_owned(),
             ),
-            Self::Interrupted => Some("what was finished is kept: run the same command again to go on".to_owned()),
             Self::NotOnnx { source, .. } => Some(source.hint().to_owned()),
             Self::ModelInput { .. } => {
                 Some("one input of f32 [batch, 3, height, width] is needed, channels first".to_owned())

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crate::backbone::Session;
 use crate::dataset::Stamp;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::observer::Observer;
 use crate::picture::{Limits, PictureError, Reason, Transform};
 
@@ -121,6 +121,8 @@ struct Shared<'a> {
     stop: AtomicBool,
     /// Pictures that inference threads have taken.
     taken: AtomicUsize,
+    /// Inference threads that have a session.
+    sessions: AtomicUsize,
     claimed: Mutex<HashSet<[u8; 32]>>,
     disk_ns: AtomicU64,
     decode_ns: AtomicU64,
@@ -147,6 +149,7 @@ pub(crate) fn run(
         next: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
         taken: AtomicUsize::new(0),
+        sessions: AtomicUsize::new(0),
         claimed: Mutex::default(),
         disk_ns: AtomicU64::new(0),
         decode_ns: AtomicU64::new(0),
@@ -174,6 +177,8 @@ pub(crate) fn run(
             });
         }
         drop((tensors, results));
+        // Moved in here so that a panic in the sink drops it: then nobody waits for ever to hand over a result.
+        let collected = collected;
         collect(&collected, sink).inspect_err(|_| {
             // The threads end at their next step: nobody listens any more, and nothing new is begun.
             shared.stop.store(true, Ordering::Relaxed);
@@ -184,11 +189,12 @@ pub(crate) fn run(
     let wall = start.elapsed().as_secs_f64().max(1e-9);
     let share = |spent: &AtomicU64, threads: usize| spent.load(Ordering::Relaxed) as f64 / 1e9 / wall / threads as f64;
     let busy = Busy {
-        inference: share(&shared.inference_ns, workers),
+        // On a GPU there is one of them, whatever the number of cores.
+        inference: share(&shared.inference_ns, shared.sessions.load(Ordering::Relaxed).max(1)),
         decode: share(&shared.decode_ns, decoders),
         disk: share(&shared.disk_ns, decoders),
     };
-    let interrupted = observer.interrupted() && shared.next.load(Ordering::Relaxed) < plan.count;
+    let interrupted = shared.next.load(Ordering::Relaxed) < plan.count;
     Ok(Ended { busy, interrupted })
 }
 
@@ -272,7 +278,7 @@ impl Shared<'_> {
         (stamp, Some(content), loaded.map(|()| tensor).map_err(Outcome::Failed))
     }
 
-    /// As [`Shared::infer_batches`]; if it panics, nobody waits for ever for a thread that is gone.
+    /// As [`Shared::infer_batches`]; however that ends, nobody waits for ever for room in the queue.
     fn infer_all(
         &self,
         queue: &Mutex<Receiver<Decoded>>,
@@ -281,29 +287,32 @@ impl Shared<'_> {
         opened: &dyn Fn(),
     ) {
         let run = AssertUnwindSafe(|| self.infer_batches(queue, workers, results, opened));
-        if let Err(panic) = catch_unwind(run) {
+        let ended = catch_unwind(run);
+        if !matches!(ended, Ok(true)) {
             self.stop.store(true, Ordering::Relaxed);
             while receive(queue).is_some() {}
+        }
+        if let Err(panic) = ended {
             resume_unwind(panic);
         }
     }
 
     /// Runs batches until there are no more; calls `opened` once it has a session that can have neighbours.
+    ///
+    /// Returns whether it came to the end.
     fn infer_batches(
         &self,
         queue: &Mutex<Receiver<Decoded>>,
         workers: usize,
         results: &SyncSender<Result<Processed>>,
         opened: &dyn Fn(),
-    ) {
+    ) -> bool {
         let fail = |error| {
-            self.stop.store(true, Ordering::Relaxed);
             let _ = results.send(Err(error));
-            // Whoever waits for room in the queue must not wait for ever.
-            while receive(queue).is_some() {}
+            false
         };
         // The first picture opens the session; what is decoded meanwhile waits.
-        let Some(first) = receive(queue) else { return };
+        let Some(first) = receive(queue) else { return true };
         let early = match self.engine.is_cpu_only() {
             Ok(early) => early,
             Err(error) => return fail(error),
@@ -315,38 +324,35 @@ impl Shared<'_> {
             Ok(session) => session,
             Err(error) => return fail(error),
         };
+        self.sessions.fetch_add(1, Ordering::Relaxed);
         if !early && session.device_name() == "cpu" {
             opened();
         }
-        let mut batch = self.fill_batch(queue, first, workers);
-        loop {
-            let features = match self.infer(&mut session, &batch) {
-                Ok(features) => features,
+        let mut next = Some(first);
+        while let Some(first) = next {
+            let batch = self.fill_batch(queue, first, workers);
+            let outcomes = match self.infer(&mut session, &batch) {
+                Ok(outcomes) => outcomes,
                 Err(error) => return fail(error),
             };
-            for (decoded, feature) in batch.into_iter().zip(features) {
+            for (decoded, outcome) in batch.into_iter().zip(outcomes) {
                 let Decoded {
                     index, stamp, content, ..
                 } = decoded;
-                let outcome = Outcome::Feature(feature);
-                if results
-                    .send(Ok(Processed {
-                        index,
-                        stamp,
-                        content: Some(content),
-                        outcome,
-                    }))
-                    .is_err()
-                {
-                    return;
+                let processed = Processed {
+                    index,
+                    stamp,
+                    content: Some(content),
+                    outcome,
+                };
+                if results.send(Ok(processed)).is_err() {
+                    return false;
                 }
             }
-            batch = match receive(queue) {
-                Some(first) => self.fill_batch(queue, first, workers),
-                None => break,
-            };
+            next = receive(queue);
         }
         self.engine.give_back(session);
+        true
     }
 
     /// A batch that begins with `first`: full if the queue has enough, smaller towards the end, so that all threads end
@@ -366,26 +372,25 @@ impl Shared<'_> {
         batch
     }
 
-    fn infer(&self, session: &mut Session, batch: &[Decoded]) -> Result<Vec<Vec<f32>>> {
+    fn infer(&self, session: &mut Session, batch: &[Decoded]) -> Result<Vec<Outcome>> {
         let start = Instant::now();
-        let mut input = Vec::with_capacity(batch.iter().map(|decoded| decoded.tensor.len()).sum());
+        let mut input = Vec::with_capacity(batch.len() * self.plan.transform.tensor_len());
         for decoded in batch {
             input.extend_from_slice(&decoded.tensor);
         }
         let features = session.run(&input, batch.len())?;
         add_elapsed(&self.inference_ns, start);
-        let dim = features.len() / batch.len();
-        let rows: Vec<Vec<f32>> = features.chunks_exact(dim).map(<[f32]>::to_vec).collect();
-        let bad = rows
-            .iter()
-            .zip(batch)
-            .find(|(row, _)| row.iter().any(|value| !value.is_finite()));
-        match bad {
-            Some((_, decoded)) => Err(Error::NotFinite {
-                path: (self.plan.path)(decoded.index),
-            }),
-            None => Ok(rows),
-        }
+        let outcome = |feature: &[f32]| {
+            if feature.iter().all(|value| value.is_finite()) {
+                return Outcome::Feature(feature.to_vec());
+            }
+            let detail = "the backbone gives features that are infinite or not a number";
+            Outcome::Failed(PictureError::new(Reason::Unsupported, detail))
+        };
+        Ok(features
+            .chunks_exact(features.len() / batch.len())
+            .map(outcome)
+            .collect())
     }
 }
 

@@ -82,8 +82,10 @@ impl Classifier {
     /// # Errors
     /// [`Error::OtherBackbone`], naming both.
     pub fn check(&self, backbone: &Backbone) -> Result<()> {
-        let same =
-            backbone.blake3() == self.description.backbone && backbone.model().output == self.description.feature;
+        let crop = self.description.transform.crop;
+        let same = backbone.blake3() == self.description.backbone
+            && backbone.model().output == self.description.feature
+            && backbone.model().input_size == (crop, crop);
         if same {
             return Ok(());
         }

@@ -8,6 +8,9 @@ use crate::picture::{DECODER, Transform};
 /// Raised when the same description would mean other numbers.
 const FORMAT: u32 = 1;
 
+/// No backbone takes larger pictures.
+const LARGEST_SIDE: u32 = 8192;
+
 /// What a feature's numbers depend on.
 ///
 /// Serialised in this field order it is the canonical text whose blake3 hash names the space. Device, threads, batch
@@ -55,9 +58,23 @@ impl SpaceDescription {
     /// Reads a description back from its canonical JSON; `None` when this version can't know what it means.
     #[must_use]
     pub fn parse(json: &str) -> Option<Self> {
-        serde_json::from_str(json)
-            .ok()
-            .filter(|description: &Self| description.format == FORMAT)
+        serde_json::from_str(json).ok().filter(Self::is_sensible)
+    }
+
+    /// Whether features can be made as this says; a file from elsewhere may say anything.
+    fn is_sensible(&self) -> bool {
+        let Transform {
+            resize_shorter_side: resize,
+            crop,
+            mean,
+            std,
+            ..
+        } = &self.transform;
+        let hash = self.backbone.len() == 64 && self.backbone.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let sides = (1..=LARGEST_SIDE).contains(crop) && (*crop..=2 * LARGEST_SIDE).contains(resize);
+        let normalised =
+            mean.iter().all(|value| value.is_finite()) && std.iter().all(|value| value.is_normal() && *value > 0.0);
+        self.format == FORMAT && hash && sides && normalised
     }
 
     /// The space to look features up in.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 
 use super::Common;
-use super::progress::{Terminal, catch_interrupts};
+use super::progress::Terminal;
 use crate::backbone::{Backbone, Device, Patience, RuntimeOptions, Zoo, convert_wheel, models};
 use crate::cache::Cache;
 use crate::engine::InferenceOptions;
@@ -17,6 +17,7 @@ pub(super) struct Context {
     pub(super) cache: Cache,
     pub(super) json: bool,
     pub(super) quiet: bool,
+    pub(super) verbose: u8,
     pub(super) offline: bool,
     pub(super) device: Device,
     pub(super) threads: usize,
@@ -34,6 +35,8 @@ impl Context {
             (false, 1) => "lastlayer=debug,ort=warn",
             (false, _) => "debug",
         };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = common.threads.map_or(cores, |threads| threads as usize);
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(level))
             .with_writer(std::io::stderr);
@@ -43,15 +46,16 @@ impl Context {
             .with_target(common.verbose > 0)
             .with_ansi(false)
             .try_init();
-        catch_interrupts();
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // The library's parallel loops keep to the same number of threads; a second context (the demo's) has the same.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         Ok(Self {
             cache: Cache::new(&common.cache),
             json: common.json,
             quiet: common.quiet,
+            verbose: common.verbose,
             offline: common.offline || env_flag("LASTLAYER_OFFLINE"),
             device: common.device,
-            threads: common.threads.map_or(cores, |threads| threads as usize),
+            threads,
             data_dir: data_dir()?,
             observer: Terminal::new(common.quiet),
             library: common.ort_lib,
@@ -93,6 +97,7 @@ impl Context {
         if self.quiet {
             options.push("--quiet".to_owned());
         }
+        options.extend((0..self.verbose).map(|_| "--verbose".to_owned()));
         if let Some(library) = &self.library {
             options.extend(["--ort-lib".to_owned(), library.display().to_string()]);
         }

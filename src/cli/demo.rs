@@ -8,6 +8,7 @@ use clap::{Args, Parser};
 use super::context::Context;
 use super::drawing::{CLASSES, draw_dataset};
 use super::output::{Ending, Result};
+use super::progress::catch_interrupts;
 use super::{Cli, dispatch};
 use crate::backbone::{Patience, untrained_resnet18};
 use crate::error::Error;
@@ -30,6 +31,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     if context.json {
         return Err(Error::Usage("`demo` is for people to read: it has no JSON".to_owned()).into());
     }
+    catch_interrupts();
     let folder = &arguments.output;
     let pictures = folder.join("shapes");
     draw_dataset(&pictures)?;

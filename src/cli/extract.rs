@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::context::Context;
 use super::output::{Ending, Result, counted, print_json};
+use super::progress::catch_interrupts;
 use crate::dataset::{Dataset, Ignored};
 use crate::engine::DEFAULT_BATCH_SIZE;
 use crate::extract::{ExtractOptions, ExtractReport, extract};
@@ -45,7 +46,7 @@ pub(super) struct BackboneArguments {
 #[derive(Debug, Args)]
 pub(super) struct ReadingArguments {
     /// Pictures per run of the backbone
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_BATCH_SIZE as u32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_BATCH_SIZE as u32, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(super) batch_size: u32,
     /// Largest picture to decode, in pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_pixels)]
@@ -61,6 +62,7 @@ enum ExifArgument {
 }
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
+    catch_interrupts();
     let dataset = Dataset::scan(&arguments.dataset)?;
     report_warnings(&dataset, context);
     let BackboneArguments { backbone, feature } = &arguments.backbone;

@@ -86,6 +86,7 @@ pub fn main() -> ExitCode {
         }
     };
     let Cli { command, common } = cli;
+    let keeps = matches!(command, Command::Extract(_));
     match Context::new(common)
         .map_err(Failure::from)
         .and_then(|context| dispatch(command, &context))
@@ -97,7 +98,13 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(Failure::Library(error)) => {
-            output::print_error(&error.to_string(), error.hint().as_deref());
+            let hint = match error.kind() {
+                ErrorKind::Interrupted if keeps => {
+                    Some("what was finished is kept: run the same command again to go on".to_owned())
+                }
+                _ => error.hint(),
+            };
+            output::print_error(&error.to_string(), hint.as_deref());
             ExitCode::from(match error.kind() {
                 ErrorKind::Failed => 1,
                 ErrorKind::Usage => 2,

@@ -1,6 +1,6 @@
 //! `lastlayer predict`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::context::Context;
 use super::extract::ReadingArguments;
 use super::inputs::Inputs;
 use super::output::{Ending, Failure, Result, counted};
+use super::progress::catch_interrupts;
 use crate::backbone::Backbone;
 use crate::disk::Output;
 use crate::error::Error;
@@ -45,6 +46,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let inputs = Inputs::expand(&arguments.pictures, &mut std::io::stdin().lock())?;
+    // Only now: reading a list from a terminal can't be asked to stop, it must be stopped.
+    catch_interrupts();
     for warning in &inputs.warnings {
         context.observer.warn(warning);
     }
@@ -72,7 +75,11 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         },
         format,
     };
-    match &arguments.output {
+    let ending = match &arguments.output {
+        None if std::io::stdout().is_terminal() => {
+            context.observer.hide_bar();
+            job.run(&inputs.files, &mut std::io::stdout().lock(), context)
+        }
         None => job.run(&inputs.files, &mut std::io::stdout().lock(), context),
         Some(path) => {
             let mut file = Output::create(path)?;
@@ -80,7 +87,13 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             file.finish()?;
             Ok(ending)
         }
-    }
+    }?;
+    // What was named and is not there was skipped as much as what can't be read.
+    Ok(if inputs.warnings.is_empty() {
+        ending
+    } else {
+        Ending::InputsSkipped
+    })
 }
 
 /// How predictions are written.

@@ -31,7 +31,10 @@ pub(super) fn catch_interrupts() {
 
 /// The observer of the command line.
 pub(super) struct Terminal {
+    /// No progress and no notes; warnings are shown all the same.
     quiet: bool,
+    /// No bar, because lines are being printed where it would stand.
+    bar_hidden: AtomicBool,
     terminal: bool,
     task: Mutex<Option<Task>>,
 }
@@ -50,9 +53,15 @@ impl Terminal {
     pub(super) fn new(quiet: bool) -> Self {
         Self {
             quiet,
+            bar_hidden: AtomicBool::new(false),
             terminal: std::io::stderr().is_terminal(),
             task: Mutex::default(),
         }
+    }
+
+    /// Shows no bar from now on: the command prints its results line by line in the same terminal.
+    pub(super) fn hide_bar(&self) {
+        self.bar_hidden.store(true, Ordering::Relaxed);
     }
 
     fn line(&self, text: &str) {
@@ -128,7 +137,7 @@ impl Observer for Terminal {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(task) = task.as_mut() else { return };
         task.done += count;
-        if self.quiet || task.started.elapsed() < PATIENCE {
+        if self.quiet || self.bar_hidden.load(Ordering::Relaxed) || task.started.elapsed() < PATIENCE {
             return;
         }
         if self.terminal {
@@ -163,9 +172,7 @@ impl Observer for Terminal {
     }
 
     fn warn(&self, message: &str) {
-        if !self.quiet {
-            self.line(&format!("warning: {message}"));
-        }
+        self.line(&format!("warning: {message}"));
     }
 
     fn interrupted(&self) -> bool {

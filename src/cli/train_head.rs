@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::output::{Ending, Result, print_json};
+use super::progress::catch_interrupts;
 use crate::cache::Origin;
 use crate::error::Error;
 use crate::features::{LabelledFeatures, SpaceChoice, labelled_features};
@@ -137,6 +138,7 @@ pub(super) fn train(
     training: &TrainingArguments,
     context: &Context,
 ) -> Result<Ending> {
+    catch_interrupts();
     let start = Instant::now();
     let parameters = training.parameters().check()?;
     let features = labelled_features(&context.cache, dataset, choice, val_fraction)?;

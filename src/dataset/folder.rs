@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use walkdir::WalkDir;
 
@@ -70,47 +70,95 @@ impl Dataset {
     }
 }
 
-/// The path made absolute, with symbolic links resolved where it exists.
+/// The path made absolute, with symbolic links resolved as far as it exists, so that a folder that is gone is still
+/// called what it was called when it was there.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
-    match fs::canonicalize(path) {
-        Ok(path) => Ok(path),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-            std::path::absolute(path).map_err(Error::io("resolve", path))
+    let whole = std::path::absolute(path).map_err(Error::io("resolve", path))?;
+    let mut existing = whole.as_path();
+    let mut rest = Vec::new();
+    loop {
+        match fs::canonicalize(existing) {
+            Ok(resolved) => {
+                let mut resolved = resolved;
+                for part in rest.into_iter().rev() {
+                    match part {
+                        Component::ParentDir => drop(resolved.pop()),
+                        part => resolved.push(part),
+                    }
+                }
+                return Ok(resolved);
+            }
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                let (Some(parent), Some(part)) = (existing.parent(), existing.components().next_back()) else {
+                    return Ok(whole);
+                };
+                rest.push(part);
+                existing = parent;
+            }
+            Err(source) => return Err(Error::io("open", path)(source)),
         }
-        Err(source) => Err(Error::io("open", path)(source)),
     }
 }
 
 /// The split folders among `top`, or `None` for a flat data set.
 ///
-/// A vehicle data set has a class called `train`: split folders are only what has folders below it, and `train` alone
-/// is one only when no other class stands beside it.
+/// A vehicle data set may have a class called `train`: a folder of that name that holds pictures and no folders is a
+/// class. As soon as one of the names has folders below it, it is taken for a split, and all must fit.
 fn split_folders(root: &Path, top: &[PathBuf], scan: &mut Scan<'_>) -> Result<Option<Vec<(Split, PathBuf)>>> {
     let mut found: Vec<(Split, PathBuf)> = Vec::new();
     let mut others = Vec::new();
     for folder in top {
-        let name = folder.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        match SPLIT_NAMES.iter().find(|(known, _)| *known == name) {
-            Some((_, split)) if !scan.peek_subfolders(folder)?.is_empty() => found.push((*split, folder.clone())),
-            _ => others.push(name.to_owned()),
+        let name = file_name(folder);
+        match SPLIT_NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)) {
+            Some((_, split)) => found.push((*split, folder.clone())),
+            None => others.push(name),
         }
     }
     found.sort();
-    if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(Error::Dataset {
-            path: root.to_path_buf(),
-            problem: format!(
-                "has two folders for the {} split, `{}` and `{}`",
-                pair[0].0.name(),
-                file_name(&pair[0].1),
-                file_name(&pair[1].1)
-            ),
-            hint: "keep one of them".to_owned(),
-        });
+    let mut layered = Vec::new();
+    for (_, folder) in &found {
+        layered.push(!scan.peek_subfolders(folder)?.is_empty());
     }
-    let has_train = found.iter().any(|(split, _)| *split == Split::Train);
-    if !has_train || (found.len() == 1 && !others.is_empty()) {
+    if !layered.contains(&true) {
         return Ok(None);
+    }
+    let refuse = |path: &Path, problem: String, hint: &str| {
+        Err(Error::Dataset {
+            path: path.to_path_buf(),
+            problem,
+            hint: hint.to_owned(),
+        })
+    };
+    if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let (one, other) = (file_name(&pair[0].1), file_name(&pair[1].1));
+        let problem = format!(
+            "has two folders for the {} split, `{one}` and `{other}`",
+            pair[0].0.name()
+        );
+        return refuse(root, problem, "keep one of them");
+    }
+    if let Some(((split, folder), _)) = found.iter().zip(&layered).find(|(_, layered)| !**layered) {
+        let problem = format!("is the {} split but holds no class folder", split.name());
+        return refuse(
+            folder,
+            problem,
+            "put its pictures into one folder per class, or move the folder elsewhere",
+        );
+    }
+    if found[0].0 != Split::Train {
+        let problem = format!("has a folder `{}` but no `train`", file_name(&found[0].1));
+        return refuse(root, problem, "name the training folder `train`");
+    }
+    if found.len() == 1 && !others.is_empty() {
+        let problem = format!(
+            "has `train` with folders in it beside `{}`: is it a split or a class?",
+            others.join("`, `")
+        );
+        return refuse(
+            root,
+            problem,
+            "move the other folders elsewhere, or the pictures of a class `train` directly into it",
+        );
     }
     for name in others {
         scan.warnings

@@ -8,9 +8,10 @@ pub(crate) type SplitInput = (u32, [u8; 32], Option<Split>);
 /// Gives every picture a split: its own where it has one, otherwise val for about `val_fraction` of each class.
 ///
 /// A picture goes to val when its content hash, read as a fraction of its range, lies below `val_fraction`. So its side
-/// depends on its bytes alone: moving, renaming or adding files never moves another picture, and identical pictures
-/// stay together. Each class gets the fraction on average; a class of two or more distinct pictures always has one on
-/// either side (the lowest hash goes to val, or the highest to train).
+/// depends on its bytes alone: moving, renaming or adding files moves no other picture, and identical pictures stay
+/// together. Each class gets the fraction on average. The one exception: where that would leave a class without a
+/// picture on one side, the lowest hash goes to val or the highest to train, until there are pictures that do so by
+/// themselves; a class of one picture trains.
 pub(crate) fn assign_splits(samples: &[SplitInput], val_fraction: f64) -> Vec<Split> {
     let class_count = samples.iter().map(|(class, ..)| *class as usize + 1).max().unwrap_or(0);
     // Per class: lowest and highest hash of the pictures to be split.
@@ -27,7 +28,8 @@ pub(crate) fn assign_splits(samples: &[SplitInput], val_fraction: f64) -> Vec<Sp
             return *split;
         }
         let (low, high) = range[*class as usize].expect("set above for each class with an unsplit picture");
-        let in_val = match (low == high, val_fraction > 0.0 && val_fraction < 1.0) {
+        let in_val = match (low == high, val_fraction > 0.0) {
+            (_, false) | (true, _) => false,
             (false, true) if *content == low => true,
             (false, true) if *content == high => false,
             _ => hash_fraction(content) < val_fraction,
@@ -78,6 +80,11 @@ mod tests {
     #[test]
     fn small_classes_have_a_picture_on_either_side() {
         for count in 2..30 {
+            assert_eq!(
+                assign_splits(&pictures(count, 1), 0.99),
+                [Split::Train],
+                "one picture trains"
+            );
             let samples = pictures(7, count);
             let splits = assign_splits(&samples, 0.02);
             assert!(
