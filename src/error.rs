@@ -44,6 +44,13 @@ pub enum Error {
         problem: String,
     },
 
+    /// A file of the cache was written by a newer version of this program.
+    #[error("`{}` was written by a newer version of lastlayer", path.display())]
+    NewerCache {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// The cache knows nothing of a data set whose folder is not there either.
     #[error("there is no folder `{}`, and nothing of it is in the cache `{}`", path.display(), cache.display())]
     UnknownDataset {
@@ -351,6 +358,7 @@ impl Error {
         match self {
             Self::Dataset { hint, .. } => Some(hint.clone()),
             Self::Damaged { .. } => Some("remove the file; `lastlayer extract` computes what is missing".to_owned()),
+            Self::NewerCache { .. } => Some("use that version, or another folder with `--cache`".to_owned()),
             Self::UnknownDataset { .. } => {
                 Some("check the path, or name the cache that `extract` filled with `--cache`".to_owned())
             }

@@ -17,6 +17,7 @@ compile_error!("segments hold little-endian rows that are mapped as they are");
 
 const MAGIC: &[u8; 8] = b"LLSEGM01";
 const FORMAT: u32 = 1;
+const NEWER: &str = "it was written by a newer version";
 const ALIGNMENT: usize = 64;
 /// content (32) | view (u32) | zero (u32) | checksum (8)
 const KEY_BYTES: usize = 48;
@@ -131,9 +132,15 @@ impl Segment {
     /// [`Error::Damaged`] when the file is not exactly what its name says.
     pub(crate) fn open(path: &Path, space: SpaceId) -> Result<Self> {
         let bytes = FileBytes::open(path).map_err(Error::io("read", path))?;
-        let damaged = |problem| Error::Damaged {
-            path: path.to_path_buf(),
-            problem,
+        let damaged = |problem| match problem {
+            // Not to be set aside as damaged: another version of this program wants it.
+            problem if problem == NEWER && has_own_header(path, &bytes) => Error::NewerCache {
+                path: path.to_path_buf(),
+            },
+            problem => Error::Damaged {
+                path: path.to_path_buf(),
+                problem,
+            },
         };
         let (header, name) = parse(&bytes, space).map_err(damaged)?;
         if parse_file_name(path) != Some(name) {
@@ -186,6 +193,13 @@ impl Segment {
     }
 }
 
+/// Whether the header is the one that the file's name vouches for.
+fn has_own_header(path: &Path, bytes: &[u8]) -> bool {
+    let length = bytes.get(8..12).and_then(|length| length.first_chunk::<4>());
+    let header = length.and_then(|length| bytes.get(16..16 + u32::from_le_bytes(*length) as usize));
+    header.is_some_and(|header| parse_file_name(path) == Some(name_of(header)))
+}
+
 fn parse(bytes: &[u8], space: SpaceId) -> Result<(SegmentHeader, [u8; 16]), Problem> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
         return Err("it is no segment file".to_owned());
@@ -198,12 +212,15 @@ fn parse(bytes: &[u8], space: SpaceId) -> Result<(SegmentHeader, [u8; 16]), Prob
     if rest[4..8] != [0; 4] {
         return Err("its header is damaged".to_owned());
     }
+    if header_bytes
+        .first_chunk::<4>()
+        .is_some_and(|format| u32::from_le_bytes(*format) > FORMAT)
+    {
+        return Err(NEWER.to_owned());
+    }
     let header = codec::decode_header(header_bytes)?;
     if header.format != FORMAT {
-        return Err(format!(
-            "it has format {}, this program reads format {FORMAT}",
-            header.format
-        ));
+        return Err("its header is damaged".to_owned());
     }
     if header.space != space.0 {
         return Err("it belongs to another feature space".to_owned());

@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 /// Segments below this size are merged when there are [`MERGE_COUNT`] of them.
 const SMALL_SEGMENT_BYTES: u64 = 32 << 20;
 const MERGE_COUNT: usize = 32;
+/// Into segments of about this size at most, which is also what a merge holds in memory.
+const MERGE_BYTES: u64 = 128 << 20;
 
 /// A folder of cached features.
 #[derive(Debug, Clone)]
@@ -30,6 +32,7 @@ pub struct Origin {
     /// The backbone as it was asked for: a name such as `resnet18`, or a path.
     pub name: String,
     /// The file, absolute.
+    #[serde(serialize_with = "disk::lossy")]
     pub file: PathBuf,
 }
 
@@ -63,6 +66,7 @@ impl Cache {
     pub fn create_space(&self, space: &FeatureSpace, origin: &Origin) -> Result<Space> {
         let folder = self.space_folder(space.id());
         disk::create_folder(&folder)?;
+        disk::sweep(&folder);
         mark_as_cache(&self.root)?;
         write_if_changed(&folder.join("space.json"), space.json().as_bytes())?;
         let origin = serde_json::to_string_pretty(origin)
@@ -201,6 +205,13 @@ impl Space {
         for name in names {
             let path = self.folder.join(segment::file_name(name));
             match Segment::open(&path, self.id) {
+                Ok(segment) if self.dim().is_some_and(|dim| dim != segment.dim()) => {
+                    tracing::warn!(
+                        "{}: its rows have another length; they will be computed again",
+                        path.display()
+                    );
+                    self.damaged.push(path);
+                }
                 Ok(segment) => self.add(segment),
                 Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => missing.push(path),
                 Err(Error::Damaged { path, problem }) => {
@@ -288,10 +299,8 @@ impl Space {
                 problem: format!("its rows have {expected} numbers, the backbone gives {dim}"),
             });
         }
-        for path in &self.damaged {
-            // Before anything is written: equal rows would be a segment of the same name. It is kept under another name
-            // for whoever wants to look; failing to rename it only repeats the warning.
-            let _ = fs::rename(path, path.with_extension("damaged"));
+        if !self.damaged.is_empty() {
+            self.set_damaged_aside()?;
         }
         let provenance = Provenance {
             device: device.to_owned(),
@@ -299,6 +308,22 @@ impl Space {
         };
         let (path, _) = segment::write(&self.folder, self.id, dim, keys, rows, &provenance)?;
         Segment::open(&path, self.id).map(Some)
+    }
+
+    /// Gives damaged segments another name, for whoever wants to look. Before anything is written: equal rows would be a
+    /// segment of the same name.
+    fn set_damaged_aside(&self) -> Result<()> {
+        let _lock = Lock::acquire(&self.folder.join("lock"))?;
+        for path in &self.damaged {
+            // Another writer may have replaced it by good rows meanwhile.
+            let is_good =
+                Segment::open(path, self.id).is_ok_and(|segment| self.dim().is_none_or(|dim| dim == segment.dim()));
+            if !is_good {
+                // Failing to rename it only repeats the warning.
+                let _ = fs::rename(path, path.with_extension("damaged"));
+            }
+        }
+        Ok(())
     }
 
     /// The other half: the segment is part of this snapshot and of the index.
@@ -347,7 +372,7 @@ impl Space {
             .map(|entry| entry.name)
             .collect();
         // Rows of different machines stay apart: who computed them is recorded per segment.
-        let mut groups: Vec<(Provenance, Vec<u32>)> = Vec::new();
+        let mut groups: Vec<(Provenance, u64, Vec<u32>)> = Vec::new();
         for (number, segment) in self
             .segments
             .iter()
@@ -356,13 +381,20 @@ impl Space {
         {
             let provenance = segment.provenance();
             let number = u32::try_from(number).expect("there are fewer than 2^32 segments");
-            match groups.iter_mut().find(|(known, _)| *known == provenance) {
-                Some((_, numbers)) => numbers.push(number),
-                None => groups.push((provenance, vec![number])),
+            let size = segment.file_bytes();
+            match groups
+                .iter_mut()
+                .find(|(known, held, _)| *known == provenance && held + size <= MERGE_BYTES)
+            {
+                Some((_, held, numbers)) => {
+                    *held += size;
+                    numbers.push(number);
+                }
+                None => groups.push((provenance, size, vec![number])),
             }
         }
         let mut merged = BTreeSet::new();
-        for (provenance, numbers) in groups {
+        for (provenance, _, numbers) in groups {
             let mut keys = Vec::new();
             let mut rows = Vec::new();
             for number in &numbers {
@@ -390,6 +422,9 @@ impl Space {
             }
         }
         self.commit(|entry| !merged.contains(&entry.name))?;
+        // Where a mapped file can't be removed, this process is not the one that maps it.
+        self.segments.clear();
+        self.rows.clear();
         for name in &merged {
             // Readers keep their maps; where a mapped file can't be removed it stays behind as a harmless copy.
             let _ = fs::remove_file(self.folder.join(segment::file_name(*name)));

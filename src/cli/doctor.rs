@@ -29,7 +29,10 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         .into_iter()
         .map(|model| (model.find(&folders), model))
         .collect();
-    let spaces = context.cache.spaces()?;
+    let (spaces, cache_problem) = match context.cache.spaces() {
+        Ok(spaces) => (spaces, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
     let mut rows = Vec::new();
     for (space, origin) in &spaces {
         let count = context.cache.open_space(space)?.map_or(0, |space| space.len());
@@ -79,7 +82,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             "providers": providers,
             "decoder": DECODER,
             "backbones": backbones,
-            "cache": {"path": context.cache.root(), "spaces": spaces},
+            "cache": {"path": context.cache.root().to_string_lossy(), "spaces": spaces, "problem": cache_problem},
             "data_folder": context.data_dir,
             "cores": cores,
             "offline": context.offline,
@@ -121,6 +124,9 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         }
     }
     writeln!(out, "cache         {}", context.cache.root().display())?;
+    if let Some(problem) = cache_problem {
+        writeln!(out, "  {problem}")?;
+    }
     for (id, name, count) in &rows {
         writeln!(out, "  {}     {count} features of {name}", &id[..8])?;
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use walkdir::WalkDir;
 
@@ -89,19 +89,49 @@ impl Inputs {
         }
     }
 
+    /// Adds what matches `pattern`: components with `*`, `?` or `[..]`, and `**` for any number of folders.
     fn add_pattern(&mut self, pattern: &str) -> Result<()> {
+        let path = Path::new(pattern);
+        let is_fixed = |part: &Component<'_>| !is_pattern(&part.as_os_str().to_string_lossy());
+        let base: PathBuf = path.components().take_while(is_fixed).collect();
+        let rest: PathBuf = path.components().skip_while(is_fixed).collect();
+        let depth = if pattern.contains("**") {
+            usize::MAX
+        } else {
+            rest.components().count()
+        };
+        let rest = glob::Pattern::new(&rest.to_string_lossy())
+            .map_err(|error| Error::Usage(format!("`{pattern}` is no pattern: {error}")))?;
         let options = glob::MatchOptions {
+            require_literal_separator: true,
             require_literal_leading_dot: true,
             ..glob::MatchOptions::new()
         };
-        let paths = glob::glob_with(pattern, options)
-            .map_err(|error| Error::Usage(format!("`{pattern}` is no pattern: {error}")))?;
+        let start = if base.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &base
+        };
         let before = self.files.len();
-        for path in paths {
-            match path {
-                Ok(path) if path.is_dir() => self.add_folder(&path),
-                Ok(path) => self.files.push(path),
-                Err(error) => self.warnings.push(error.to_string()),
+        let walk = WalkDir::new(start)
+            .min_depth(1)
+            .max_depth(depth)
+            .follow_links(true)
+            .sort_by_file_name();
+        for entry in walk.into_iter().flatten() {
+            let below = entry.path().strip_prefix(start).unwrap_or(entry.path());
+            if !rest.matches_with(&below.to_string_lossy(), options) {
+                continue;
+            }
+            let path = if base.as_os_str().is_empty() {
+                below.to_path_buf()
+            } else {
+                entry.path().to_path_buf()
+            };
+            if entry.file_type().is_dir() {
+                self.add_folder(&path);
+            } else {
+                self.files.push(path);
             }
         }
         if self.files.len() == before {

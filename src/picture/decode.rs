@@ -11,6 +11,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 use super::convert::{GreyAlpha, to_rgb};
+use super::room::Room;
 use super::sniff::{Format, sniff};
 use super::{Exif, Limits, PictureError, Reason, exif, jpeg, orient, quiet};
 
@@ -52,6 +53,7 @@ fn by_image_crate(
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     limits.check(width, height)?;
+    let _room = Room::of(width, height);
     // `from_decoder` allocates this much without asking the limits.
     if decoder.total_bytes() > limits.max_bytes() {
         return Err(PictureError::new(

@@ -10,6 +10,7 @@ use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
 
 use super::convert::rgb_bytes;
+use super::room::Room;
 use super::{Limits, PictureError, Reason, quiet};
 
 /// The bytes of the file, and whether more were asked for than there are.
@@ -39,8 +40,15 @@ impl BufRead for Source<'_> {
     }
 }
 
+/// Progressive encoders write about ten scans; each costs a pass over the picture, so a small file could cost minutes.
+const MOST_SCANS: usize = 100;
+
 /// Decodes to RGB at full size.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
+    let scans = bytes.windows(2).filter(|pair| *pair == [0xff, 0xda]).count();
+    if scans > MOST_SCANS {
+        return Err(PictureError::new(Reason::TooLarge, format!("a JPEG of {scans} scans")));
+    }
     let starved = Cell::new(false);
     match quiet::run(|| decode_or_unwind(bytes, limits, &starved)) {
         Ok(Ok(picture)) => Ok(picture),
@@ -62,6 +70,7 @@ fn decode_or_unwind(bytes: &[u8], limits: &Limits, starved: &Cell<bool>) -> Resu
     let (width, height) = decoder.size();
     let (width, height) = (width as u32, height as u32);
     limits.check(width, height)?;
+    let _room = Room::of(width, height);
 
     let color = match decoder.components().len() {
         1 => ColorSpace::JCS_GRAYSCALE,

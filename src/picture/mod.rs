@@ -10,6 +10,7 @@ mod jpeg;
 mod orient;
 mod quiet;
 mod resize;
+mod room;
 mod sniff;
 mod transform;
 
