@@ -15,12 +15,16 @@ use rayon::slice::ParallelSliceMut;
 use crate::cache::{Cache, FeatureSpace, Origin, RowKey, Space};
 use crate::dataset::{Dataset, DatasetRecord, SampleRecord, Split, SplitInput, Stamp, absolute, assign_splits};
 use crate::error::{Error, Result};
+use crate::picture::Exif;
+use crate::space::SpaceDescription;
 
 /// Which of the spaces that a data set has features in is meant.
 #[derive(Debug, Clone, Default)]
 pub struct SpaceChoice {
     /// The backbone, by the name or the file it was extracted with. Default: any.
     pub backbone: Option<String>,
+    /// blake3 of the backbone's bytes, hexadecimal: the same backbone by whatever name. Default: none.
+    pub backbone_blake3: Option<String>,
     /// The beginning of the space's id. Default: any.
     pub space: Option<String>,
 }
@@ -288,8 +292,15 @@ fn choose(cache: &Cache, listing: &Listing, choice: &SpaceChoice) -> Result<(Fea
 impl Candidate {
     fn describe(&self, listing: &Listing) -> String {
         let name = self.origin.as_ref().map_or("unknown", |origin| origin.name.as_str());
+        let exif = match SpaceDescription::parse(self.space.json()).map(|description| description.transform.exif) {
+            Some(Exif::Ignore) => "  (--exif ignore)",
+            _ => "",
+        };
         let (id, present, total) = (self.space.id().to_string(), self.present, listing.known.len());
-        format!("--space {}  --backbone {name}  {present} of {total} pictures", &id[..8])
+        format!(
+            "--space {}  --backbone {name}{exif}  {present} of {total} pictures",
+            &id[..8]
+        )
     }
 }
 
@@ -304,7 +315,10 @@ impl SpaceChoice {
                 origin.name == *backbone || absolute(Path::new(backbone)).is_ok_and(|file| file == origin.file)
             })
         });
-        id && backbone
+        let same = self.backbone_blake3.as_ref().is_some_and(|blake3| {
+            SpaceDescription::parse(space.json()).is_some_and(|description| description.backbone == *blake3)
+        });
+        id && (backbone || same)
     }
 }
 

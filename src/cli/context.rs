@@ -109,11 +109,16 @@ impl Context {
         [PathBuf::from("models"), self.data_dir.join("models")]
     }
 
-    /// Whether the backbone `name` is here, so that nothing would have to be fetched.
-    pub(super) fn has_backbone(&self, name: &str) -> bool {
+    /// The file of a backbone given by name or path, if it is here and nothing would have to be fetched.
+    pub(super) fn local_backbone(&self, name: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(name);
+        if path.is_file() {
+            return Some(path);
+        }
         models()
             .iter()
-            .any(|model| model.name == name && model.find(&self.model_folders()).is_some())
+            .find(|model| model.name == name)?
+            .find(&self.model_folders())
     }
 
     /// The file of a backbone given by name or path, fetched if need be.

@@ -98,7 +98,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
 
 /// A trained backbone that is here or can be had; otherwise an untrained one, which is said loudly. Says which it is.
 fn find_backbone(folder: &Path, context: &Context) -> Result<(String, bool)> {
-    if let Some(name) = TRAINED.iter().find(|name| context.has_backbone(name)) {
+    if let Some(name) = TRAINED.iter().find(|name| context.local_backbone(name).is_some()) {
         return Ok(((*name).to_owned(), true));
     }
     for name in TRAINED {

@@ -125,7 +125,15 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         val_fraction,
         training,
     } = arguments;
-    let choice = SpaceChoice { backbone, space };
+    // A backbone that is here is known by its bytes too, whatever it was called when it was extracted.
+    let file = backbone.as_deref().and_then(|name| context.local_backbone(name));
+    let choice = SpaceChoice {
+        backbone_blake3: file
+            .and_then(|file| std::fs::read(file).ok())
+            .map(|bytes| blake3::hash(&bytes).to_hex().to_string()),
+        backbone,
+        space,
+    };
     train(&dataset, &output, &choice, val_fraction, &training, context)
 }
 

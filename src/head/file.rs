@@ -308,7 +308,7 @@ mod tests {
         // Pins the format itself: a change here needs a new format version.
         assert_eq!(
             blake3::hash(&bytes).to_hex().as_str(),
-            "9ba961af74a3ceec207c07c549c506d7390fb904cf42acb6f959b1c3a30bc99c",
+            "50175271b0de4f8818a3c79f8779c9d6b14ae73aeddab14442fe53170a775503",
         );
     }
 

@@ -28,7 +28,7 @@ fn it_runs_to_the_end_without_a_network_and_without_models() {
         "$ lastlayer extract out",
         "128 images: 128 computed, 0 reused, 0 failed",
         "$ lastlayer train-head out",
-        "Epoch 24/24",
+        "Epoch 4/4",
         "Best val Acc: ",
         "$ lastlayer predict --head ",
         "For your own pictures",

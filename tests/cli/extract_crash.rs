@@ -1,6 +1,6 @@
 //! `extract`: what survives damage, interruption, neighbours, and a closed pipe.
 
-use crate::common::{EXTRACT, Run, Scene, counts, segments};
+use crate::common::{EXTRACT, Run, Scene, TinyModel, counts, segments};
 
 #[test]
 fn a_damaged_row_is_computed_again_and_never_used() {
@@ -202,4 +202,29 @@ mod stopped {
         assert!(stderr.contains("hint: what was finished is kept"), "{stderr}");
         assert_goes_on(&scene);
     }
+}
+
+#[test]
+fn a_run_that_fails_forgets_nothing_of_an_earlier_one() {
+    let scene = Scene::extracted();
+    scene.write(
+        "other.onnx",
+        &TinyModel {
+            seed: 3,
+            ..TinyModel::default()
+        }
+        .onnx(),
+    );
+    let failing = [
+        "extract",
+        "pictures",
+        "--backbone",
+        "other.onnx",
+        "--ort-lib",
+        "no-such-library",
+    ];
+    scene.run(failing).error(2, &["no-such-library"]);
+    scene.run(["train-head", "pictures"]).code(0);
+    scene.remove("pictures");
+    scene.run(["train-head", "pictures"]).code(0);
 }

@@ -111,7 +111,35 @@ fn hidden_and_foreign_files_are_left_out_and_said_so() {
     let run = run.says(&["left out: 2 other and 3 hidden", "notes.txt"]);
     assert!(!run.stdout.contains("warning"), "{}", run.stdout);
     let quiet = scene.run(EXTRACT.into_iter().chain(["--quiet"])).code(0);
-    assert_eq!(quiet.stderr, "");
+    // Quiet is without progress and notes; what a person must know is said all the same.
+    assert_eq!(quiet.stderr.lines().count(), 1, "{}", quiet.stderr);
+    assert!(quiet.stderr.starts_with("warning: left out: "), "{}", quiet.stderr);
+}
+
+#[test]
+fn a_layout_that_is_half_a_split_is_refused_and_named() {
+    let half = |change: &dyn Fn(&Scene), texts: &[&str]| {
+        let scene = Scene::with_pictures();
+        change(&scene);
+        scene.run(EXTRACT).error(1, texts);
+    };
+    half(
+        &|scene| scene.rename("pictures/train", "pictures/unlabeled"),
+        &["`val` but no `train`"],
+    );
+    let alone = |scene: &Scene| scene.rename("pictures/val", "pictures/unlabeled");
+    half(&alone, &["beside `unlabeled`", "a split or a class"]);
+    let loose = |scene: &Scene| {
+        scene.rename("pictures/val", "elsewhere");
+        scene.write("pictures/val/000.png", &scene.read("pictures/train/red/000.png"));
+    };
+    half(&loose, &["val` is the val split but holds no class folder"]);
+    let scene = Scene::with_pictures();
+    scene.rename("pictures/train", "pictures/Train");
+    scene.rename("pictures/val", "pictures/Validation");
+    assert_eq!(scene.extract([])["computed"], 27);
+    let report = scene.run(["train-head", "pictures", "--json"]).code(0).json();
+    assert_eq!(report["val_images"], 9);
 }
 
 #[test]

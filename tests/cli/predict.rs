@@ -291,3 +291,111 @@ fn a_file_that_is_no_head_is_named() {
     scene.run(["predict", "new"]).code(2).says(&["--head"]);
     scene.run(["predict", "--head", "head.safetensors"]).code(2);
 }
+
+#[test]
+fn what_is_named_and_not_there_is_an_input_that_was_skipped() {
+    let scene = Scene::trained();
+    let picture = "pictures/val/red/006.png";
+    std::fs::create_dir_all(scene.path("empty")).unwrap();
+    for missing in ["none*.png", "empty"] {
+        scene
+            .run(["predict", "--head", "head.safetensors", picture, missing])
+            .code(3)
+            .says(&[missing]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_utf_8_are_names() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = Scene::trained();
+    let odd = std::ffi::OsStr::from_bytes(b"odd\xff.png");
+    let picture = scene.read("pictures/val/red/006.png");
+    std::fs::create_dir_all(scene.path("glob")).unwrap();
+    std::fs::write(scene.path("glob").join(odd), &picture).unwrap();
+    let run = scene
+        .run(["predict", "--head", "head.safetensors", "--json", "glob/*.png"])
+        .code(0);
+    assert_eq!(run.json_lines()[0]["path"], "glob/odd\u{fffd}.png");
+    // In a data set too: the broken one is listed, in whole JSON.
+    std::fs::write(scene.path("pictures/train/red").join(odd), b"not a picture").unwrap();
+    let report = scene
+        .run(["extract", "pictures", "--backbone", "tiny.onnx", "--json"])
+        .code(3)
+        .json();
+    assert!(
+        report["failures"][0]["path"]
+            .as_str()
+            .unwrap()
+            .ends_with("odd\u{fffd}.png")
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn output_goes_where_the_name_leads() {
+    let scene = Scene::trained();
+    scene.write("target.csv", b"old");
+    std::os::unix::fs::symlink(scene.path("target.csv"), scene.path("link.csv")).unwrap();
+    let predict = |output: &str| {
+        let arguments = [
+            "predict",
+            "--head",
+            "head.safetensors",
+            "--csv",
+            "-o",
+            output,
+            "pictures/val/red/006.png",
+        ];
+        scene.run(arguments).code(0)
+    };
+    predict("link.csv");
+    assert!(scene.path("link.csv").is_symlink());
+    assert!(scene.read("target.csv").starts_with(b"path,label"));
+    assert!(predict("/dev/stdout").stdout.starts_with("path,label"));
+}
+
+#[test]
+fn a_head_file_from_elsewhere_may_say_anything() {
+    let scene = Scene::trained();
+    let good = String::from_utf8_lossy(&scene.read("head.safetensors")).into_owned();
+    let space = good
+        .split("\"lastlayer.space\":\"")
+        .nth(1)
+        .unwrap()
+        .split("}\"")
+        .next()
+        .unwrap();
+    let space = space.replace("\\\"", "\"") + "}";
+    for (from, to) in [
+        ("\"crop\":224", "\"crop\":4000000000"),
+        ("\"crop\":224", "\"crop\":0"),
+        ("\"crop\":224", "\"crop\":100"),
+        ("\"resize_shorter_side\":256", "\"resize_shorter_side\":0"),
+        ("\"backbone\":\"", "\"backbone\":\"z"),
+    ] {
+        assert!(space.contains(from), "{space}");
+        let changed = space.replace(from, to);
+        let id = blake3::hash(changed.as_bytes()).to_hex();
+        let bytes = with_metadata(
+            &scene.read("head.safetensors"),
+            &[("lastlayer.space", &changed), ("lastlayer.space_id", &id[..32])],
+        );
+        scene.write("hostile.safetensors", &bytes);
+        let run = scene.run(["predict", "--head", "hostile.safetensors", "pictures/val/red/006.png"]);
+        assert_eq!(run.exit, Some(1), "{to}: {}", run.stderr);
+        assert!(run.stderr.starts_with("error: "), "{to}: {}", run.stderr);
+    }
+}
+
+/// The safetensors file `bytes` with other values in its metadata.
+fn with_metadata(bytes: &[u8], changes: &[(&str, &str)]) -> Vec<u8> {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    for (key, value) in changes {
+        header["__metadata__"][*key] = (*value).into();
+    }
+    let header = header.to_string().into_bytes();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &bytes[8 + length..]].concat()
+}

@@ -251,6 +251,31 @@ fn a_space_with_a_few_of_the_pictures_is_in_nobodys_way() {
 }
 
 #[test]
+fn a_backbone_is_known_by_its_bytes_under_any_name() {
+    let scene = Scene::extracted();
+    scene.write("models/resnet18.onnx", &scene.read("tiny.onnx"));
+    scene.run(["train-head", "pictures", "--backbone", "resnet18"]).code(0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_gone_is_known_under_every_way_to_it() {
+    let scene = Scene::extracted();
+    std::os::unix::fs::symlink(scene.path(""), scene.path("link")).unwrap();
+    scene.remove("pictures");
+    for way in [
+        "pictures",
+        "pictures/",
+        "./pictures",
+        "models/../pictures",
+        "link/pictures",
+    ] {
+        std::fs::create_dir_all(scene.path("models")).unwrap();
+        scene.run(["train-head", way]).code(0);
+    }
+}
+
+#[test]
 fn flat_folders_are_split_by_content() {
     let scene = Scene::new();
     scene.add_pictures("pictures/cat", 0, 0..40);
