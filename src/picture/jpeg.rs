@@ -45,7 +45,7 @@ const MOST_SCANS: usize = 100;
 
 /// Decodes to RGB at full size.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
-    let scans = bytes.windows(2).filter(|pair| *pair == [0xff, 0xda]).count();
+    let scans = scans(bytes);
     if scans > MOST_SCANS {
         return Err(PictureError::new(Reason::TooLarge, format!("a JPEG of {scans} scans")));
     }
@@ -99,6 +99,30 @@ fn decode_or_unwind(bytes: &[u8], limits: &Limits, starved: &Cell<bool>) -> Resu
     };
     RgbImage::from_raw(width, height, rgb)
         .ok_or_else(|| PictureError::new(Reason::Corrupt, "JPEG: rows are missing".to_owned()))
+}
+
+/// Counts the scans up to the end of the picture: what follows it (a film, another picture) and what is embedded in
+/// segments (a thumbnail) is none of its own.
+fn scans(bytes: &[u8]) -> usize {
+    const START_OF_SCAN: u8 = 0xda;
+    let mut scans = 0;
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    // In compressed data 0xff is followed by 0 or a restart marker, so any other pair begins a segment.
+    while let Some(at) = rest
+        .windows(2)
+        .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7))
+    {
+        let (marker, after) = (rest[at + 1], &rest[at + 2..]);
+        if marker == 0xd9 {
+            break;
+        }
+        scans += usize::from(marker == START_OF_SCAN);
+        let length = after
+            .first_chunk::<2>()
+            .map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+        rest = after.get(length..).unwrap_or_default();
+    }
+    scans
 }
 
 /// Pillow's formula: four-component JPEGs are taken as inverted, as Adobe writes them, and no profile is applied.
@@ -159,6 +183,26 @@ pub(super) mod tests {
                 ((x + y) * 255 / (width + height)) as u8,
             ])
         })
+    }
+
+    #[test]
+    fn a_picture_of_endless_scans_is_refused_and_what_follows_a_picture_is_not_counted() {
+        let picture = gradient(64, 64);
+        assert_eq!(scans(&encode(64, 64, ColorSpace::JCS_RGB, &picture, false)), 1);
+        let good = encode(64, 64, ColorSpace::JCS_RGB, &picture, true);
+        let count = scans(&good);
+        assert!((2..20).contains(&count), "{count}");
+        // The last scan again and again before the end marker.
+        let last = good.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+        let (scan, end) = good[last..].split_at(good.len() - last - 2);
+        let bomb = [&good[..last], &scan.repeat(MOST_SCANS), end].concat();
+        assert_eq!(scans(&bomb), count - 1 + MOST_SCANS);
+        assert_eq!(decode(&bomb, &Limits::default()).unwrap_err().reason, Reason::TooLarge);
+        let with_film = [good.clone(), [0xff, 0xda].repeat(1000)].concat();
+        assert!(decode(&with_film, &Limits::default()).is_ok());
+        for length in 0..good.len() {
+            assert!(scans(&good[..length]) <= count);
+        }
     }
 
     #[test]
