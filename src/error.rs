@@ -406,8 +406,8 @@ impl Error {
                  or newer, or its folder; without it the usual places are searched"
             )),
             Self::Device { library, .. } => Some(format!(
-                "the library loaded is `{}`; CUDA needs onnxruntime-gpu (`pip install onnxruntime-gpu`, or `--ort-lib`) with \
-                 CUDA 13 and cuDNN 9, and an NVIDIA driver; `--device cpu` always works",
+                "the library loaded is `{}`; CUDA needs an NVIDIA driver and `pip install \"onnxruntime-gpu[cuda,cudnn]\"` \
+                 (CUDA 13, cuDNN 9), or another such library named with `--ort-lib`; `--device cpu` always works",
                 library.display()
             )),
             Self::Fetch { .. } => Some(
