@@ -4,9 +4,9 @@
 //! stopped, a mirror that lies or hangs is left for the next. What is fetched, and from where, is its callers' business.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
@@ -95,21 +95,45 @@ pub(crate) fn fetch_within(limits: &Limits, download: &Download<'_>, observer: &
     if let Some(folder) = download.destination.parent() {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     }
+    let part_path = with_suffix(download.destination, ".part");
     let lock_path = with_suffix(download.destination, ".part.lock");
     let lock = lock(&lock_path, observer)?;
+    // Of a run that was killed.
+    let _ = fs::remove_file(with_suffix(&part_path, ".new"));
     // Whoever held the lock before may have fetched it.
-    if !is_complete(download)? {
-        fetch_locked(limits, download, observer)?;
+    let outcome = match is_complete(download) {
+        Ok(true) => Ok(()),
+        Ok(false) => fetch_locked(limits, download, observer),
+        Err(error) => Err(error),
+    };
+    if outcome.is_ok() || fs::metadata(&part_path).is_ok_and(|metadata| metadata.len() == 0) {
+        let _ = fs::remove_file(&part_path);
     }
-    // Only now: a process that still waits for the removed file finds the destination complete.
-    drop(lock);
-    let _ = fs::remove_file(&lock_path);
-    Ok(())
+    // Where something is left to resume, the lock is soon needed again.
+    if !part_path.exists() {
+        release(lock, &lock_path);
+    }
+    outcome
+}
+
+/// Gives a lock up and removes its file; who waits for it sees that it is gone, and takes a new one.
+fn release(lock: File, path: &Path) {
+    if cfg!(unix) {
+        let _ = fs::remove_file(path);
+        drop(lock);
+    } else {
+        // Windows keeps the name of an open file.
+        drop(lock);
+        let _ = fs::remove_file(path);
+    }
 }
 
 fn fetch_locked(limits: &Limits, download: &Download<'_>, observer: &dyn Observer) -> Result<()> {
     let agent = agent(limits);
     let mut part = Part::open(&with_suffix(download.destination, ".part"))?;
+    if download.size.is_some_and(|size| part.length > size) {
+        part.restart()?;
+    }
     let mut attempts = Vec::new();
     for url in download.urls {
         match fetch_from(url, limits, &agent, download, &mut part, observer)? {
@@ -117,12 +141,10 @@ fn fetch_locked(limits: &Limits, download: &Download<'_>, observer: &dyn Observe
             Err(reason) => attempts.push(format!("{url}: {reason}")),
         }
     }
-    if part.length == 0 {
-        part.remove();
-    }
     Err(Error::Fetch {
         what: download.what.to_owned(),
         attempts,
+        resumes: part.length > 0,
     })
 }
 
@@ -178,7 +200,8 @@ fn fetch_from(
         if observer.interrupted() {
             return Err(Error::Interrupted);
         }
-        std::thread::sleep(limits.pause);
+        // A little longer each time: a connection that dropped takes seconds to come back.
+        std::thread::sleep(limits.pause * fruitless.max(1));
     }
 }
 
@@ -188,6 +211,17 @@ enum Failure {
     Again(String),
     /// It will not.
     GiveUp(String),
+}
+
+impl Failure {
+    /// Of a request that got no answer: a network comes back, a wrong address or certificate stays wrong.
+    fn of_request(error: &ureq::Error) -> Self {
+        use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
+        match error {
+            Io(_) | Timeout(_) | HostNotFound | ConnectionFailed => Self::Again(error.to_string()),
+            _ => Self::GiveUp(error.to_string()),
+        }
+    }
 }
 
 /// One request: appends what comes to `part`.
@@ -205,7 +239,7 @@ fn transfer(
     }
     let mut response = match request.call() {
         Ok(response) => response,
-        Err(error) => return Ok(Err(Failure::GiveUp(error.to_string()))),
+        Err(error) => return Ok(Err(Failure::of_request(&error))),
     };
     let status = response.status();
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -219,10 +253,11 @@ fn transfer(
                 )));
             }
         },
-        200 => {
-            let length = header("content-length").and_then(|value| value.parse().ok());
-            part.restart()?;
-            length
+        200 => header("content-length").and_then(|value| value.parse().ok()),
+        416 if download.size.is_some_and(|size| part.length < size) => {
+            return Ok(Err(Failure::GiveUp(
+                "the server has less than is here already (HTTP 416)".to_owned(),
+            )));
         }
         416 => {
             part.restart()?;
@@ -241,9 +276,38 @@ fn transfer(
         ))));
     }
     let expected = download.size.or(announced);
-    observer.advance(part.length);
-
     let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
+    // The whole file though a part is here, or a body that does not say how long it is: what comes may be a login page.
+    if status == 200 && (part.length > 0 || announced.is_none()) {
+        let mut whole = Part::open(&with_suffix(&part.path, ".new"))?;
+        whole.restart()?;
+        let outcome = receive(&mut body, expected, &mut whole, observer);
+        let is_whole = matches!(outcome, Ok(Ok(())));
+        let is_right = is_whole && whole.hash().eq_ignore_ascii_case(download.sha256);
+        let is_more = !is_whole && announced.is_some() && whole.length > part.length;
+        if is_right || is_more {
+            part.replace_by(whole)?;
+        } else {
+            let found = whole.hash();
+            whole.remove();
+            if is_whole {
+                let reason = format!("sha256 is {found}, expected {}", download.sha256);
+                return Ok(Err(Failure::GiveUp(reason)));
+            }
+        }
+        return outcome;
+    }
+    receive(&mut body, expected, part, observer)
+}
+
+/// Appends a response's body to `part`.
+fn receive(
+    body: &mut impl io::Read,
+    expected: Option<u64>,
+    part: &mut Part,
+    observer: &dyn Observer,
+) -> Result<Result<(), Failure>> {
+    observer.advance(part.length);
     let mut buffer = vec![0; 64 * 1024];
     loop {
         if observer.interrupted() {
@@ -280,8 +344,15 @@ fn transfer(
 /// Fetches a small text, such as a release's description; at most one MiB.
 pub(crate) fn fetch_text(url: &str, limits: &Limits) -> Result<String, String> {
     let mut response = agent(limits).get(url).call().map_err(|error| error.to_string())?;
-    if response.status() != 200 {
-        return Err(format!("HTTP {}", response.status()));
+    match response.status().as_u16() {
+        200 => {}
+        status @ (403 | 429) => {
+            return Err(format!(
+                "HTTP {status}: the server limits how many requests an address may make, and refuses more for now; try \
+                 again in an hour"
+            ));
+        }
+        status => return Err(format!("HTTP {status}")),
     }
     response
         .body_mut()
@@ -353,6 +424,34 @@ impl Part {
         Ok(())
     }
 
+    /// Replaces this file by `other`, which is renamed.
+    fn replace_by(&mut self, other: Self) -> Result<()> {
+        let path = self.path.clone();
+        let Self {
+            path: from,
+            file,
+            length,
+            hasher,
+        } = other;
+        file.sync_all().map_err(Error::io("write", &from))?;
+        drop(file);
+        // Windows renames onto no open file.
+        drop(std::mem::replace(
+            &mut self.file,
+            File::open(&from).map_err(Error::io("read", &from))?,
+        ));
+        fs::rename(&from, &path).map_err(Error::io("write", &path))?;
+        let mut options = OpenOptions::new();
+        self.file = options
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(Error::io("write", &path))?;
+        self.file.seek(SeekFrom::End(0)).map_err(Error::io("write", &path))?;
+        (self.length, self.hasher) = (length, hasher);
+        Ok(())
+    }
+
     fn flush(&self) -> Result<()> {
         self.file.sync_all().map_err(Error::io("write", &self.path))
     }
@@ -412,20 +511,39 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Takes the lock on `path`, waiting for another process that holds it.
+///
+/// Where the file system has no locks two processes may fetch the same file twice.
 pub(crate) fn lock(path: &Path, observer: &dyn Observer) -> Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(Error::io("lock", path))?;
+    loop {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(Error::io("lock", path))?;
+        wait_for_lock(path, &mut || file.try_lock(), observer)?;
+        // Whoever held it may have removed the file, and a lock on that keeps nobody away.
+        if is_at(&file, path) {
+            return Ok(file);
+        }
+    }
+}
+
+fn wait_for_lock(
+    path: &Path,
+    try_lock: &mut dyn FnMut() -> Result<(), TryLockError>,
+    observer: &dyn Observer,
+) -> Result<()> {
     let mut told = false;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            // Some network file systems have no locks; then two processes may fetch the same file twice.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
+        match try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Network file systems may have none, and say so in many ways.
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(path = %path.display(), %error, "cannot lock; going on without");
+                return Ok(());
+            }
             Err(TryLockError::WouldBlock) => {
                 if !told {
                     observer.note("waiting for another process that fetches the same file");
@@ -436,6 +554,45 @@ pub(crate) fn lock(path: &Path, observer: &dyn Observer) -> Result<File> {
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }
+        }
+    }
+}
+
+/// Whether `path` still leads to the open `file`.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        match (file.metadata(), fs::metadata(path)) {
+            (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+            (Ok(_), Err(error)) => error.kind() != io::ErrorKind::NotFound,
+            _ => true,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
+    }
+}
+
+/// The prefix of the folders in which something is fetched, and which the end of the fetch removes.
+pub(crate) const STAGING: &str = ".fetch-";
+
+/// Removes from `folder` what killed fetches left there: no fetch takes a day.
+pub(crate) fn sweep(folder: &Path) {
+    sweep_at(folder, SystemTime::now());
+}
+
+fn sweep_at(folder: &Path, now: SystemTime) {
+    const OLD: Duration = Duration::from_secs(24 * 60 * 60);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_staging = entry.file_name().to_string_lossy().starts_with(STAGING);
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > OLD));
+        if is_staging && is_old {
+            tracing::debug!(path = %entry.path().display(), "left by a fetch that was ended: removed");
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

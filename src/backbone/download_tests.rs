@@ -21,6 +21,8 @@ pub(crate) enum Answer {
     Stall(Vec<u8>, usize),
     /// Answers any range with one that starts elsewhere.
     WrongRange(Vec<u8>),
+    /// Serves the bytes without saying how many there are.
+    Unsized(Vec<u8>),
     /// Sends the client to this path.
     Redirect(&'static str),
     /// Answers with this status and no more.
@@ -117,6 +119,7 @@ fn respond(mut stream: TcpStream, answer: Answer, range: Option<u64>) -> io::Res
         }
         Answer::WrongRange(bytes) if range.is_some() => (part(1, bytes.len()), bytes[1..].to_vec()),
         Answer::WrongRange(bytes) => (whole(bytes.len()), bytes),
+        Answer::Unsized(bytes) => (format!("HTTP/1.1 200 OK\r\n{close}"), bytes),
         Answer::Redirect(path) => (
             format!("HTTP/1.1 302 Found\r\nlocation: {path}\r\ncontent-length: 0\r\n{close}"),
             Vec::new(),
@@ -264,6 +267,164 @@ fn a_server_that_ignores_the_range_starts_over() {
     case.fetch(&[server.url("/")], &Quiet).unwrap();
     case.assert_fetched();
     assert_eq!(server.ranges(), [Some(70_000)]);
+}
+
+#[test]
+fn a_login_page_costs_no_part() {
+    let page = b"<html>please log in</html>".to_vec();
+    let long = content(150_000);
+    let mut wrong = content(200_000);
+    wrong[100] ^= 1;
+    for answer in [
+        Answer::Serve(page.clone(), false),
+        Answer::Unsized(page),
+        Answer::Unsized(long),
+        Answer::Unsized(wrong.clone()),
+        Answer::Serve(wrong, false),
+        Answer::Unsized(content(300_000)),
+        Answer::Status(416),
+    ] {
+        let case = Case::new();
+        let portal = Server::new(move |_, _| answer.clone());
+        case.leave_part(&case.content[..70_000]);
+        let error = case.fetch(&[portal.url("/")], &Quiet).unwrap_err();
+        assert!(
+            fs::read(case.part()).unwrap() == case.content[..70_000],
+            "the part is lost: {error}"
+        );
+        assert!(error.hint().unwrap().contains("goes on where"), "{error}");
+
+        let serve = case.serve();
+        let good = Server::new(move |_, _| serve.clone());
+        case.fetch(&[portal.url("/"), good.url("/")], &Quiet).unwrap();
+        case.assert_fetched();
+        assert_eq!(good.ranges(), [Some(70_000)]);
+    }
+}
+
+#[test]
+fn a_body_of_unknown_length_is_taken_whole_or_not_at_all() {
+    let case = Case::new();
+    let (whole, cut, serve) = (case.content.clone(), case.content[..90_000].to_vec(), case.serve());
+    let server = Server::new(move |path, _| match path {
+        "/whole" => Answer::Unsized(whole.clone()),
+        "/cut" => Answer::Unsized(cut.clone()),
+        _ => serve.clone(),
+    });
+    case.fetch(&[server.url("/cut"), server.url("/good")], &Quiet).unwrap();
+    case.assert_fetched();
+    assert_eq!(
+        server.ranges().last(),
+        Some(&None),
+        "nothing is put behind what was cut"
+    );
+
+    fs::remove_file(case.destination()).unwrap();
+    case.leave_part(&case.content[..70_000]);
+    case.fetch(&[server.url("/whole")], &Quiet).unwrap();
+    case.assert_fetched();
+}
+
+#[test]
+fn a_longer_beginning_of_the_whole_file_replaces_the_part() {
+    let case = Case::new();
+    let broken = Answer::Truncate(case.content.clone(), 90_000);
+    let server = Server::new(move |_, _| broken.clone());
+    case.leave_part(&case.content[..70_000]);
+    case.fetch(&[server.url("/")], &Quiet).unwrap_err();
+    assert!(fs::read(case.part()).unwrap() == case.content[..90_000]);
+    // The same file was just reopened: what comes next must go behind its end.
+    let serve = case.serve();
+    let server = Server::new(move |_, number| {
+        if number == 0 {
+            Answer::Truncate(content(200_000), 120_000)
+        } else {
+            serve.clone()
+        }
+    });
+    case.fetch(&[server.url("/")], &Quiet).unwrap();
+    case.assert_fetched();
+    assert_eq!(server.ranges(), [Some(90_000), Some(120_000)]);
+}
+
+#[test]
+fn a_network_that_is_away_is_waited_for() {
+    let case = Case::new();
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}/", listener.local_addr().unwrap())
+    };
+    let limits = Limits {
+        tries: 3,
+        pause: Duration::from_millis(100),
+        ..quick()
+    };
+    let download = Download {
+        what: "the file",
+        urls: &[closed],
+        sha256: "",
+        size: None,
+        destination: &case.destination(),
+    };
+    let start = Instant::now();
+    let error = fetch_within(&limits, &download, &Quiet).unwrap_err();
+    // 100 ms after the first try, 200 ms after the second.
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    assert!(!error.hint().unwrap().contains("goes on where"), "nothing came");
+    let left = fs::read_dir(case.folder.path().join("models")).unwrap().count();
+    assert_eq!(left, 0, "neither a part nor its lock is left");
+
+    let is_again = |error| matches!(Failure::of_request(&error), Failure::Again(_));
+    assert!(is_again(ureq::Error::HostNotFound) && is_again(ureq::Error::ConnectionFailed));
+    assert!(!is_again(ureq::Error::BadUri(String::new())) && !is_again(ureq::Error::TooManyRedirects));
+}
+
+#[test]
+fn without_locks_the_work_goes_on() {
+    let mut asked = 0;
+    let outcome = wait_for_lock(
+        Path::new("file.lock"),
+        &mut || {
+            asked += 1;
+            Err(match asked {
+                1 => TryLockError::WouldBlock,
+                2 => TryLockError::Error(io::Error::from(io::ErrorKind::Interrupted)),
+                // ENOLCK on Linux.
+                _ => TryLockError::Error(io::Error::from_raw_os_error(37)),
+            })
+        },
+        &Quiet,
+    );
+    assert!(outcome.is_ok());
+    assert_eq!(asked, 3);
+}
+
+#[test]
+fn a_lock_whose_file_was_removed_is_taken_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file.lock");
+    let first = lock(&path, &Quiet).unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| lock(&path, &Quiet).unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        release(first, &path);
+        let second = second.join().unwrap();
+        assert!(path.exists() && is_at(&second, &path));
+    });
+}
+
+#[test]
+fn only_old_folders_of_fetches_are_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [".fetch-abc/pip-x", "other"] {
+        fs::create_dir_all(folder.path().join(name)).unwrap();
+    }
+    let left = || fs::read_dir(folder.path()).unwrap().count();
+    sweep(folder.path());
+    assert_eq!(left(), 2);
+    sweep_at(folder.path(), SystemTime::now() + Duration::from_secs(25 * 60 * 60));
+    assert_eq!(left(), 1);
+    assert!(folder.path().join("other").exists());
 }
 
 #[test]
