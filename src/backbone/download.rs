@@ -3,12 +3,18 @@
 //! Models and the ONNX Runtime archive are tens of megabytes and come over bad lines: a stopped download goes on where it
 //! stopped, a mirror that lies or hangs is left for the next. What is fetched, and from where, is its callers' business.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+mod lock;
+mod part;
 
-use sha2::{Digest as _, Sha256};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lock::release;
+pub(crate) use lock::{STAGING, lock, sweep};
+use part::Part;
+pub(crate) use part::sha256_of_file;
 
 use crate::{Error, Observer, Result, Unit};
 
@@ -114,18 +120,6 @@ pub(crate) fn fetch_within(limits: &Limits, download: &Download<'_>, observer: &
         release(lock, &lock_path);
     }
     outcome
-}
-
-/// Gives a lock up and removes its file; who waits for it sees that it is gone, and takes a new one.
-fn release(lock: File, path: &Path) {
-    if cfg!(unix) {
-        let _ = fs::remove_file(path);
-        drop(lock);
-    } else {
-        // Windows keeps the name of an open file.
-        drop(lock);
-        let _ = fs::remove_file(path);
-    }
 }
 
 fn fetch_locked(limits: &Limits, download: &Download<'_>, observer: &dyn Observer) -> Result<()> {
@@ -379,224 +373,6 @@ fn agent(limits: &Limits) -> ureq::Agent {
         .into()
 }
 
-/// The file that is being written, with the hash of what it holds.
-struct Part {
-    path: PathBuf,
-    file: File,
-    length: u64,
-    hasher: Sha256,
-}
-
-impl Part {
-    /// Opens or makes the file and hashes what an earlier run left in it.
-    fn open(path: &Path) -> Result<Self> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(Error::io("write", path))?;
-        let mut hasher = Sha256::new();
-        let length = io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(Error::io("read", path))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            file,
-            length,
-            hasher,
-        })
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
-        self.hasher.update(bytes);
-        self.length += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn restart(&mut self) -> Result<()> {
-        self.file.set_len(0).map_err(Error::io("write", &self.path))?;
-        self.file
-            .seek(SeekFrom::Start(0))
-            .map_err(Error::io("write", &self.path))?;
-        self.hasher = Sha256::new();
-        self.length = 0;
-        Ok(())
-    }
-
-    /// Replaces this file by `other`, which is renamed.
-    fn replace_by(&mut self, other: Self) -> Result<()> {
-        let path = self.path.clone();
-        let Self {
-            path: from,
-            file,
-            length,
-            hasher,
-        } = other;
-        file.sync_all().map_err(Error::io("write", &from))?;
-        drop(file);
-        // Windows renames onto no open file.
-        drop(std::mem::replace(
-            &mut self.file,
-            File::open(&from).map_err(Error::io("read", &from))?,
-        ));
-        fs::rename(&from, &path).map_err(Error::io("write", &path))?;
-        let mut options = OpenOptions::new();
-        self.file = options
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(Error::io("write", &path))?;
-        self.file.seek(SeekFrom::End(0)).map_err(Error::io("write", &path))?;
-        (self.length, self.hasher) = (length, hasher);
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.file.sync_all().map_err(Error::io("write", &self.path))
-    }
-
-    fn hash(&self) -> String {
-        hex(&self.hasher.clone().finalize())
-    }
-
-    fn persist(self, destination: &Path) -> Result<()> {
-        self.flush()?;
-        // Windows renames no open file.
-        drop(self.file);
-        fs::rename(&self.path, destination).map_err(Error::io("write", destination))?;
-        sync_folder(destination);
-        Ok(())
-    }
-
-    fn remove(self) {
-        drop(self.file);
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Makes a rename durable, where the system offers that.
-fn sync_folder(file: &Path) {
-    if cfg!(unix)
-        && let Some(Ok(folder)) = file.parent().map(File::open)
-    {
-        let _ = folder.sync_all();
-    }
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The SHA-256 of a file as 64 lower-case hex digits.
-pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let mut hasher = Sha256::new();
-    io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(Error::io("read", path))?;
-    Ok(hex(&hasher.finalize()))
-}
-
-/// Bytes as lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Takes the lock on `path`, waiting for another process that holds it.
-///
-/// Where the file system has no locks two processes may fetch the same file twice.
-pub(crate) fn lock(path: &Path, observer: &dyn Observer) -> Result<File> {
-    loop {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(Error::io("lock", path))?;
-        wait_for_lock(path, &mut || file.try_lock(), observer)?;
-        // Whoever held it may have removed the file, and a lock on that keeps nobody away.
-        if is_at(&file, path) {
-            return Ok(file);
-        }
-    }
-}
-
-fn wait_for_lock(
-    path: &Path,
-    try_lock: &mut dyn FnMut() -> Result<(), TryLockError>,
-    observer: &dyn Observer,
-) -> Result<()> {
-    let mut told = false;
-    loop {
-        match try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Network file systems may have none, and say so in many ways.
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!(path = %path.display(), %error, "cannot lock; going on without");
-                return Ok(());
-            }
-            Err(TryLockError::WouldBlock) => {
-                if !told {
-                    observer.note("waiting for another process that fetches the same file");
-                    told = true;
-                }
-                if observer.interrupted() {
-                    return Err(Error::Interrupted);
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        }
-    }
-}
-
-/// Whether `path` still leads to the open `file`.
-fn is_at(file: &File, path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        match (file.metadata(), fs::metadata(path)) {
-            (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
-            (Ok(_), Err(error)) => error.kind() != io::ErrorKind::NotFound,
-            _ => true,
-        }
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        path.exists()
-    }
-}
-
-/// The prefix of the folders in which something is fetched, and which the end of the fetch removes.
-pub(crate) const STAGING: &str = ".fetch-";
-
-/// Removes from `folder` what killed fetches left there: no fetch takes a day.
-pub(crate) fn sweep(folder: &Path) {
-    sweep_at(folder, SystemTime::now());
-}
-
-fn sweep_at(folder: &Path, now: SystemTime) {
-    const OLD: Duration = Duration::from_secs(24 * 60 * 60);
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_staging = entry.file_name().to_string_lossy().starts_with(STAGING);
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        let is_old = modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > OLD));
-        if is_staging && is_old {
-            tracing::debug!(path = %entry.path().display(), "left by a fetch that was ended: removed");
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
 fn is_complete(download: &Download<'_>) -> Result<bool> {
     Ok(download.destination.is_file() && sha256_of_file(download.destination)?.eq_ignore_ascii_case(download.sha256))
 }
@@ -621,6 +397,9 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
+
+#[cfg(test)]
+pub(crate) mod test_server;
 
 #[cfg(test)]
 #[path = "download_tests.rs"]
