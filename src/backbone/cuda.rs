@@ -61,7 +61,8 @@ pub(super) fn preload(library: &Path) {
 
 /// The files to load before `library`, each behind those it needs; none unless it lies in `site-packages/onnxruntime/capi`.
 fn libraries(library: &Path) -> Vec<PathBuf> {
-    const ORDER: [&str; 8] = [
+    // As in ort's own lists; Windows does not look for what a library needs in that library's folder.
+    const ORDER: [&str; 14] = [
         "cudart",
         "nvJitLink",
         "cublasLt",
@@ -70,6 +71,12 @@ fn libraries(library: &Path) -> Vec<PathBuf> {
         "curand",
         "cufft",
         "cudnn",
+        "cudnn_graph",
+        "cudnn_ops",
+        "cudnn_heuristic",
+        "cudnn_adv",
+        "cudnn_cnn",
+        "cudnn_engines",
     ];
     let Some(packages) = library.ancestors().nth(3).map(|folder| folder.join("nvidia")) else {
         return Vec::new();
@@ -188,13 +195,15 @@ mod tests {
         };
         let library = touch("onnxruntime/capi/libonnxruntime.so.1.32.0");
         let cudnn_ops = touch("nvidia/cudnn/lib/libcudnn_ops.so.9");
+        let cudnn_graph = touch("nvidia/cudnn/lib/libcudnn_graph.so.9");
         let cudnn = touch("nvidia/cudnn/lib/libcudnn.so.9");
         let cublas = touch("nvidia/cu13/lib/libcublas.so.13");
         let cublas_lt = touch("nvidia/cu13/lib/libcublasLt.so.13");
         let cudart = touch("nvidia/cu13/lib/libcudart.so.13");
         touch("nvidia/cu13/include/cudnn.h");
         touch("nvidia/nccl/lib/libnccl.so.2");
-        assert_eq!(libraries(&library), [cudart, cublas_lt, cublas, cudnn, cudnn_ops]);
+        let expected = [cudart, cublas_lt, cublas, cudnn, cudnn_graph, cudnn_ops];
+        assert_eq!(libraries(&library), expected);
     }
 
     #[test]
