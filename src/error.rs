@@ -211,6 +211,8 @@ pub enum Error {
         what: String,
         /// Each source with what happened there.
         attempts: Vec<String>,
+        /// Whether a part is here, with which the next try goes on.
+        resumes: bool,
     },
 
     /// A backbone was named that is neither a file nor in the zoo.
@@ -405,14 +407,18 @@ impl Error {
                  or newer, or its folder; without it the usual places are searched"
             )),
             Self::Device { library, .. } => Some(format!(
-                "the library loaded is `{}`; CUDA needs onnxruntime-gpu (`pip install onnxruntime-gpu`, or `--ort-lib`) with \
-                 CUDA 13 and cuDNN 9, and an NVIDIA driver; `--device cpu` always works",
+                "the library loaded is `{}`; CUDA needs an NVIDIA driver and `pip install \"onnxruntime-gpu[cuda,cudnn]\"` \
+                 (CUDA 13, cuDNN 9), or another such library named with `--ort-lib`; `--device cpu` always works",
                 library.display()
             )),
-            Self::Fetch { .. } => Some(
-                "check the connection and run the same command again: a partial download is continued where it stopped"
-                    .to_owned(),
-            ),
+            Self::Fetch { resumes, .. } => Some(format!(
+                "check the connection and run the same command again{}",
+                if *resumes {
+                    ": it goes on where the download stopped"
+                } else {
+                    ""
+                }
+            )),
             Self::UnknownModel { .. } => {
                 Some("name one of these, or give the path of an ONNX file: `./name.onnx`".to_owned())
             }

@@ -3,12 +3,18 @@
 //! Models and the ONNX Runtime archive are tens of megabytes and come over bad lines: a stopped download goes on where it
 //! stopped, a mirror that lies or hangs is left for the next. What is fetched, and from where, is its callers' business.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+mod lock;
+mod part;
+
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
+use lock::release;
+pub(crate) use lock::{STAGING, lock, sweep};
+use part::Part;
+pub(crate) use part::sha256_of_file;
 
 use crate::{Error, Observer, Result, Unit};
 
@@ -95,21 +101,33 @@ pub(crate) fn fetch_within(limits: &Limits, download: &Download<'_>, observer: &
     if let Some(folder) = download.destination.parent() {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     }
+    let part_path = with_suffix(download.destination, ".part");
     let lock_path = with_suffix(download.destination, ".part.lock");
     let lock = lock(&lock_path, observer)?;
+    // Of a run that was killed.
+    let _ = fs::remove_file(with_suffix(&part_path, ".new"));
     // Whoever held the lock before may have fetched it.
-    if !is_complete(download)? {
-        fetch_locked(limits, download, observer)?;
+    let outcome = match is_complete(download) {
+        Ok(true) => Ok(()),
+        Ok(false) => fetch_locked(limits, download, observer),
+        Err(error) => Err(error),
+    };
+    if outcome.is_ok() || fs::metadata(&part_path).is_ok_and(|metadata| metadata.len() == 0) {
+        let _ = fs::remove_file(&part_path);
     }
-    // Only now: a process that still waits for the removed file finds the destination complete.
-    drop(lock);
-    let _ = fs::remove_file(&lock_path);
-    Ok(())
+    // Where something is left to resume, the lock is soon needed again.
+    if !part_path.exists() {
+        release(lock, &lock_path);
+    }
+    outcome
 }
 
 fn fetch_locked(limits: &Limits, download: &Download<'_>, observer: &dyn Observer) -> Result<()> {
     let agent = agent(limits);
     let mut part = Part::open(&with_suffix(download.destination, ".part"))?;
+    if download.size.is_some_and(|size| part.length > size) {
+        part.restart()?;
+    }
     let mut attempts = Vec::new();
     for url in download.urls {
         match fetch_from(url, limits, &agent, download, &mut part, observer)? {
@@ -117,12 +135,10 @@ fn fetch_locked(limits: &Limits, download: &Download<'_>, observer: &dyn Observe
             Err(reason) => attempts.push(format!("{url}: {reason}")),
         }
     }
-    if part.length == 0 {
-        part.remove();
-    }
     Err(Error::Fetch {
         what: download.what.to_owned(),
         attempts,
+        resumes: part.length > 0,
     })
 }
 
@@ -178,7 +194,8 @@ fn fetch_from(
         if observer.interrupted() {
             return Err(Error::Interrupted);
         }
-        std::thread::sleep(limits.pause);
+        // A little longer each time: a connection that dropped takes seconds to come back.
+        std::thread::sleep(limits.pause * fruitless.max(1));
     }
 }
 
@@ -188,6 +205,17 @@ enum Failure {
     Again(String),
     /// It will not.
     GiveUp(String),
+}
+
+impl Failure {
+    /// Of a request that got no answer: a network comes back, a wrong address or certificate stays wrong.
+    fn of_request(error: &ureq::Error) -> Self {
+        use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
+        match error {
+            Io(_) | Timeout(_) | HostNotFound | ConnectionFailed => Self::Again(error.to_string()),
+            _ => Self::GiveUp(error.to_string()),
+        }
+    }
 }
 
 /// One request: appends what comes to `part`.
@@ -205,7 +233,7 @@ fn transfer(
     }
     let mut response = match request.call() {
         Ok(response) => response,
-        Err(error) => return Ok(Err(Failure::GiveUp(error.to_string()))),
+        Err(error) => return Ok(Err(Failure::of_request(&error))),
     };
     let status = response.status();
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -219,10 +247,11 @@ fn transfer(
                 )));
             }
         },
-        200 => {
-            let length = header("content-length").and_then(|value| value.parse().ok());
-            part.restart()?;
-            length
+        200 => header("content-length").and_then(|value| value.parse().ok()),
+        416 if download.size.is_some_and(|size| part.length < size) => {
+            return Ok(Err(Failure::GiveUp(
+                "the server has less than is here already (HTTP 416)".to_owned(),
+            )));
         }
         416 => {
             part.restart()?;
@@ -241,9 +270,38 @@ fn transfer(
         ))));
     }
     let expected = download.size.or(announced);
-    observer.advance(part.length);
-
     let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
+    // The whole file though a part is here, or a body that does not say how long it is: what comes may be a login page.
+    if status == 200 && (part.length > 0 || announced.is_none()) {
+        let mut whole = Part::open(&with_suffix(&part.path, ".new"))?;
+        whole.restart()?;
+        let outcome = receive(&mut body, expected, &mut whole, observer);
+        let is_whole = matches!(outcome, Ok(Ok(())));
+        let is_right = is_whole && whole.hash().eq_ignore_ascii_case(download.sha256);
+        let is_more = !is_whole && announced.is_some() && whole.length > part.length;
+        if is_right || is_more {
+            part.replace_by(whole)?;
+        } else {
+            let found = whole.hash();
+            whole.remove();
+            if is_whole {
+                let reason = format!("sha256 is {found}, expected {}", download.sha256);
+                return Ok(Err(Failure::GiveUp(reason)));
+            }
+        }
+        return outcome;
+    }
+    receive(&mut body, expected, part, observer)
+}
+
+/// Appends a response's body to `part`.
+fn receive(
+    body: &mut impl io::Read,
+    expected: Option<u64>,
+    part: &mut Part,
+    observer: &dyn Observer,
+) -> Result<Result<(), Failure>> {
+    observer.advance(part.length);
     let mut buffer = vec![0; 64 * 1024];
     loop {
         if observer.interrupted() {
@@ -280,8 +338,15 @@ fn transfer(
 /// Fetches a small text, such as a release's description; at most one MiB.
 pub(crate) fn fetch_text(url: &str, limits: &Limits) -> Result<String, String> {
     let mut response = agent(limits).get(url).call().map_err(|error| error.to_string())?;
-    if response.status() != 200 {
-        return Err(format!("HTTP {}", response.status()));
+    match response.status().as_u16() {
+        200 => {}
+        status @ (403 | 429) => {
+            return Err(format!(
+                "HTTP {status}: the server limits how many requests an address may make, and refuses more for now; try \
+                 again in an hour"
+            ));
+        }
+        status => return Err(format!("HTTP {status}")),
     }
     response
         .body_mut()
@@ -308,138 +373,6 @@ fn agent(limits: &Limits) -> ureq::Agent {
         .into()
 }
 
-/// The file that is being written, with the hash of what it holds.
-struct Part {
-    path: PathBuf,
-    file: File,
-    length: u64,
-    hasher: Sha256,
-}
-
-impl Part {
-    /// Opens or makes the file and hashes what an earlier run left in it.
-    fn open(path: &Path) -> Result<Self> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(Error::io("write", path))?;
-        let mut hasher = Sha256::new();
-        let length = io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(Error::io("read", path))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            file,
-            length,
-            hasher,
-        })
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
-        self.hasher.update(bytes);
-        self.length += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn restart(&mut self) -> Result<()> {
-        self.file.set_len(0).map_err(Error::io("write", &self.path))?;
-        self.file
-            .seek(SeekFrom::Start(0))
-            .map_err(Error::io("write", &self.path))?;
-        self.hasher = Sha256::new();
-        self.length = 0;
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.file.sync_all().map_err(Error::io("write", &self.path))
-    }
-
-    fn hash(&self) -> String {
-        hex(&self.hasher.clone().finalize())
-    }
-
-    fn persist(self, destination: &Path) -> Result<()> {
-        self.flush()?;
-        // Windows renames no open file.
-        drop(self.file);
-        fs::rename(&self.path, destination).map_err(Error::io("write", destination))?;
-        sync_folder(destination);
-        Ok(())
-    }
-
-    fn remove(self) {
-        drop(self.file);
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Makes a rename durable, where the system offers that.
-fn sync_folder(file: &Path) {
-    if cfg!(unix)
-        && let Some(Ok(folder)) = file.parent().map(File::open)
-    {
-        let _ = folder.sync_all();
-    }
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The SHA-256 of a file as 64 lower-case hex digits.
-pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let mut hasher = Sha256::new();
-    io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(Error::io("read", path))?;
-    Ok(hex(&hasher.finalize()))
-}
-
-/// Bytes as lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Takes the lock on `path`, waiting for another process that holds it.
-pub(crate) fn lock(path: &Path, observer: &dyn Observer) -> Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(Error::io("lock", path))?;
-    let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            // Some network file systems have no locks; then two processes may fetch the same file twice.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
-            Err(TryLockError::WouldBlock) => {
-                if !told {
-                    observer.note("waiting for another process that fetches the same file");
-                    told = true;
-                }
-                if observer.interrupted() {
-                    return Err(Error::Interrupted);
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        }
-    }
-}
-
 fn is_complete(download: &Download<'_>) -> Result<bool> {
     Ok(download.destination.is_file() && sha256_of_file(download.destination)?.eq_ignore_ascii_case(download.sha256))
 }
@@ -464,6 +397,9 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
+
+#[cfg(test)]
+pub(crate) mod test_server;
 
 #[cfg(test)]
 #[path = "download_tests.rs"]

@@ -1,134 +1,17 @@
-//! The downloader against a server in the test, which answers each connection as the test says.
+//! The downloader against a server in the test.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::io::{BufRead as _, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use sha2::{Digest as _, Sha256};
+
+use super::part::hex;
+pub(crate) use super::test_server::{Answer, Server};
 use super::*;
 use crate::Quiet;
-
-/// What a server does with one request.
-#[derive(Clone)]
-pub(crate) enum Answer {
-    /// Serves the bytes; honours a range if the flag is set.
-    Serve(Vec<u8>, bool),
-    /// Serves the bytes, and closes after so many.
-    Truncate(Vec<u8>, usize),
-    /// Announces the bytes, sends so many, and hangs.
-    Stall(Vec<u8>, usize),
-    /// Answers any range with one that starts elsewhere.
-    WrongRange(Vec<u8>),
-    /// Sends the client to this path.
-    Redirect(&'static str),
-    /// Answers with this status and no more.
-    Status(u16),
-}
-
-/// The path of a request, and where the range it asks for begins.
-type Request = (String, Option<u64>);
-
-/// An HTTP server for tests: `answer` is asked for each request, by its path and its number.
-pub(crate) struct Server {
-    pub(crate) address: String,
-    requests: Arc<Mutex<Vec<Request>>>,
-}
-
-impl Server {
-    pub(crate) fn new(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let (seen, answer) = (Arc::clone(&requests), Arc::new(answer));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
-                std::thread::spawn(move || {
-                    let (path, range) = read_request(&stream);
-                    let number = {
-                        let mut seen = seen.lock().unwrap();
-                        seen.push((path.clone(), range));
-                        seen.len() - 1
-                    };
-                    // A client that leaves is no failure of the server.
-                    let _ = respond(stream, answer(&path, number), range);
-                });
-            }
-        });
-        Self { address, requests }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.address)
-    }
-
-    /// The range that each request asked for.
-    fn ranges(&self) -> Vec<Option<u64>> {
-        self.requests.lock().unwrap().iter().map(|(_, range)| *range).collect()
-    }
-}
-
-fn read_request(stream: &TcpStream) -> (String, Option<u64>) {
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let first = lines.next().unwrap_or_default();
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut range = None;
-    for line in lines.take_while(|line| !line.is_empty()) {
-        let line = line.to_ascii_lowercase();
-        if let Some(start) = line
-            .strip_prefix("range: bytes=")
-            .and_then(|rest| rest.strip_suffix('-'))
-        {
-            range = start.parse().ok();
-        }
-    }
-    (path, range)
-}
-
-fn respond(mut stream: TcpStream, answer: Answer, range: Option<u64>) -> io::Result<()> {
-    let close = "connection: close\r\n\r\n";
-    let whole = |length: usize| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n{close}");
-    let part = |start: usize, total: usize| {
-        let (length, last) = (total - start, total - 1);
-        format!(
-            "HTTP/1.1 206 Partial Content\r\ncontent-length: {length}\r\ncontent-range: bytes {start}-{last}/{total}\r\n{close}"
-        )
-    };
-    let (head, body) = match answer {
-        Answer::Serve(bytes, true) if range.is_some() => {
-            let start = range.unwrap_or_default() as usize;
-            if start >= bytes.len() {
-                return write!(
-                    stream,
-                    "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-length: 0\r\n{close}"
-                );
-            }
-            (part(start, bytes.len()), bytes[start..].to_vec())
-        }
-        Answer::Serve(bytes, _) => (whole(bytes.len()), bytes),
-        Answer::Truncate(bytes, count) => (whole(bytes.len()), bytes[..count].to_vec()),
-        Answer::Stall(bytes, count) => {
-            stream.write_all(whole(bytes.len()).as_bytes())?;
-            stream.write_all(&bytes[..count])?;
-            std::thread::sleep(Duration::from_secs(20));
-            return Ok(());
-        }
-        Answer::WrongRange(bytes) if range.is_some() => (part(1, bytes.len()), bytes[1..].to_vec()),
-        Answer::WrongRange(bytes) => (whole(bytes.len()), bytes),
-        Answer::Redirect(path) => (
-            format!("HTTP/1.1 302 Found\r\nlocation: {path}\r\ncontent-length: 0\r\n{close}"),
-            Vec::new(),
-        ),
-        Answer::Status(status) => (
-            format!("HTTP/1.1 {status} Status\r\ncontent-length: 0\r\n{close}"),
-            Vec::new(),
-        ),
-    };
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(&body)
-}
 
 pub(crate) fn quick() -> Limits {
     Limits {
@@ -264,6 +147,116 @@ fn a_server_that_ignores_the_range_starts_over() {
     case.fetch(&[server.url("/")], &Quiet).unwrap();
     case.assert_fetched();
     assert_eq!(server.ranges(), [Some(70_000)]);
+}
+
+#[test]
+fn a_login_page_costs_no_part() {
+    let page = b"<html>please log in</html>".to_vec();
+    let long = content(150_000);
+    let mut wrong = content(200_000);
+    wrong[100] ^= 1;
+    for answer in [
+        Answer::Serve(page.clone(), false),
+        Answer::Unsized(page),
+        Answer::Unsized(long),
+        Answer::Unsized(wrong.clone()),
+        Answer::Serve(wrong, false),
+        Answer::Unsized(content(300_000)),
+        Answer::Status(416),
+    ] {
+        let case = Case::new();
+        let portal = Server::new(move |_, _| answer.clone());
+        case.leave_part(&case.content[..70_000]);
+        let error = case.fetch(&[portal.url("/")], &Quiet).unwrap_err();
+        assert!(
+            fs::read(case.part()).unwrap() == case.content[..70_000],
+            "the part is lost: {error}"
+        );
+        assert!(error.hint().unwrap().contains("goes on where"), "{error}");
+
+        let serve = case.serve();
+        let good = Server::new(move |_, _| serve.clone());
+        case.fetch(&[portal.url("/"), good.url("/")], &Quiet).unwrap();
+        case.assert_fetched();
+        assert_eq!(good.ranges(), [Some(70_000)]);
+    }
+}
+
+#[test]
+fn a_body_of_unknown_length_is_taken_whole_or_not_at_all() {
+    let case = Case::new();
+    let (whole, cut, serve) = (case.content.clone(), case.content[..90_000].to_vec(), case.serve());
+    let server = Server::new(move |path, _| match path {
+        "/whole" => Answer::Unsized(whole.clone()),
+        "/cut" => Answer::Unsized(cut.clone()),
+        _ => serve.clone(),
+    });
+    case.fetch(&[server.url("/cut"), server.url("/good")], &Quiet).unwrap();
+    case.assert_fetched();
+    assert_eq!(
+        server.ranges().last(),
+        Some(&None),
+        "nothing is put behind what was cut"
+    );
+
+    fs::remove_file(case.destination()).unwrap();
+    case.leave_part(&case.content[..70_000]);
+    case.fetch(&[server.url("/whole")], &Quiet).unwrap();
+    case.assert_fetched();
+}
+
+#[test]
+fn a_longer_beginning_of_the_whole_file_replaces_the_part() {
+    let case = Case::new();
+    let broken = Answer::Truncate(case.content.clone(), 90_000);
+    let server = Server::new(move |_, _| broken.clone());
+    case.leave_part(&case.content[..70_000]);
+    case.fetch(&[server.url("/")], &Quiet).unwrap_err();
+    assert!(fs::read(case.part()).unwrap() == case.content[..90_000]);
+    // The same file was just reopened: what comes next must go behind its end.
+    let serve = case.serve();
+    let server = Server::new(move |_, number| {
+        if number == 0 {
+            Answer::Truncate(content(200_000), 120_000)
+        } else {
+            serve.clone()
+        }
+    });
+    case.fetch(&[server.url("/")], &Quiet).unwrap();
+    case.assert_fetched();
+    assert_eq!(server.ranges(), [Some(90_000), Some(120_000)]);
+}
+
+#[test]
+fn a_network_that_is_away_is_waited_for() {
+    let case = Case::new();
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}/", listener.local_addr().unwrap())
+    };
+    let limits = Limits {
+        tries: 3,
+        pause: Duration::from_millis(100),
+        ..quick()
+    };
+    let download = Download {
+        what: "the file",
+        urls: &[closed],
+        sha256: "",
+        size: None,
+        destination: &case.destination(),
+    };
+    let start = Instant::now();
+    let error = fetch_within(&limits, &download, &Quiet).unwrap_err();
+    // 100 ms after the first try, 200 ms after the second.
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    assert!(!error.hint().unwrap().contains("goes on where"), "nothing came");
+    let left = fs::read_dir(case.folder.path().join("models")).unwrap().count();
+    assert_eq!(left, 0, "neither a part nor its lock is left");
+
+    let is_again = |error| matches!(Failure::of_request(&error), Failure::Again(_));
+    assert!(is_again(ureq::Error::HostNotFound) && is_again(ureq::Error::ConnectionFailed));
+    assert!(!is_again(ureq::Error::BadUri(String::new())) && !is_again(ureq::Error::TooManyRedirects));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `model` | a backbone file with its identity |
 //! | `graph` | cuts any ONNX classifier at its features |
-//! | `session` | runs it, on the CPU or a GPU |
+//! | `session`, `cuda` | runs it, on the CPU or a GPU |
 //! | `runtime` | finds, fetches and loads the ONNX Runtime library |
 //! | `zoo`, `download`, `pip` | backbones by name, and how they and the library come here |
 //! | `checkpoint`, `network`, `build` | PyTorch weights to ONNX |
@@ -12,6 +12,7 @@
 mod build;
 mod checkpoint;
 mod convert;
+mod cuda;
 mod download;
 mod graph;
 mod model;

@@ -95,6 +95,7 @@ fn download_with(
     Err(Error::Fetch {
         what: wheel.what.to_owned(),
         attempts,
+        resumes: false,
     })
 }
 

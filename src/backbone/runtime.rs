@@ -35,6 +35,8 @@ pub struct RuntimeOptions {
     pub data_dir: PathBuf,
     /// Whether fetching is forbidden. Default: false.
     pub offline: bool,
+    /// Whether a library with CUDA goes before one without, if an NVIDIA driver is installed. Default: false.
+    pub prefer_cuda: bool,
 }
 
 /// What [`Runtime::locate`] found.
@@ -59,8 +61,9 @@ impl Runtime {
     /// Finds and loads the library, or returns the one that is loaded already.
     ///
     /// The places are tried in this order: [`Place::Option`], [`Place::Variable`], [`Place::BesideExecutable`],
-    /// [`Place::DataFolder`], [`Place::Python`], [`Place::System`], [`Place::Fetched`]. A library that is too old or does
-    /// not load is passed over, except one that the user named.
+    /// [`Place::DataFolder`], [`Place::Python`], [`Place::System`], [`Place::Fetched`]. With `prefer_cuda` those from the
+    /// executable's folder to Python's package are first searched in this order for a library that has the CUDA provider
+    /// beside it. A library that is too old or does not load is passed over, except one that the user named.
     ///
     /// # Errors
     /// [`Error::RuntimeLibrary`] if the library named by the user does not load; [`Error::RuntimeMissing`] with every

@@ -4,7 +4,6 @@
 //! come, also where they are not finite: the caller knows which picture a row belongs to.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ort::ep::ExecutionProvider as _;
@@ -12,8 +11,8 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{TensorRef, ValueType};
 use prost::Message as _;
 
-use super::onnx;
 use super::runtime::Runtime;
+use super::{cuda, onnx};
 use crate::{Error, Observer, Result};
 
 /// Where a network runs.
@@ -103,7 +102,63 @@ impl Session {
         options: &SessionOptions<'_>,
         observer: &dyn Observer,
     ) -> Result<Self> {
-        let (inner, device_name) = open_on_device(runtime, model, options, observer)?;
+        let id = match options.device {
+            Device::Cpu => None,
+            Device::Cuda { id } => Some(id),
+            // A library that is for the CPU alone is nothing to warn about.
+            Device::Auto if is_cpu_only(runtime, options.device) => {
+                tracing::debug!("this ONNX Runtime library has no CUDA; running on the CPU");
+                None
+            }
+            Device::Auto => Some(0),
+        };
+        if let Some(id) = id {
+            let reason = match Self::open_on_cuda(runtime, model, options, id)? {
+                Ok(session) => return Ok(session),
+                Err(reason) => reason,
+            };
+            if options.device != Device::Auto {
+                return Err(Error::Device {
+                    device: options.device.to_string(),
+                    library: runtime.path().to_path_buf(),
+                    reason,
+                });
+            }
+            observer.warn(&format!("CUDA cannot be used, running on the CPU: {reason}"));
+        }
+        Self::open_on(runtime, model, options, None)
+    }
+
+    /// Opens the model on CUDA device `id` and runs it once, or says why CUDA can't be used.
+    fn open_on_cuda(
+        runtime: &Runtime,
+        model: &[u8],
+        options: &SessionOptions<'_>,
+        id: u32,
+    ) -> Result<Result<Self, String>> {
+        // Before NVIDIA's libraries are loaded: they take half a gigabyte and are of no use without it.
+        if let Err(reason) = cuda::driver() {
+            return Ok(Err(reason));
+        }
+        cuda::preload(runtime.path());
+        let opened = Self::open_on(runtime, model, options, Some(id)).and_then(|mut session| {
+            // ONNX Runtime asks for cuBLAS and cuDNN in the first run, and not before.
+            let black = vec![0.0; session.picture.iter().product()];
+            session.run(&black, 1)?;
+            Ok(session)
+        });
+        match opened {
+            Err(Error::Inference { source, .. }) => Ok(Err(cuda::plain_reason(&source.to_string()))),
+            opened => opened.map(Ok),
+        }
+    }
+
+    fn open_on(runtime: &Runtime, model: &[u8], options: &SessionOptions<'_>, cuda: Option<u32>) -> Result<Self> {
+        let inner = open_session(runtime, model, options.threads, cuda).map_err(|source| Error::Inference {
+            action: "load the model",
+            source,
+        })?;
+        let device = cuda.map_or(Device::Cpu, |id| Device::Cuda { id });
         let mut session = Self {
             inner,
             input: options.input.to_owned(),
@@ -111,7 +166,7 @@ impl Session {
             picture: options.picture,
             fixed_batch: None,
             feature_dim: None,
-            device_name,
+            device_name: device.to_string(),
         };
         session.check_tensors()?;
         Ok(session)
@@ -272,48 +327,6 @@ pub(crate) fn is_cpu_only(_runtime: &Runtime, device: Device) -> bool {
     }
 }
 
-fn open_on_device(
-    runtime: &Runtime,
-    model: &[u8],
-    options: &SessionOptions<'_>,
-    observer: &dyn Observer,
-) -> Result<(ort::session::Session, String)> {
-    let cuda = match options.device {
-        Device::Cpu => None,
-        Device::Cuda { id } => Some(id),
-        // A library that is for the CPU alone is nothing to warn about.
-        Device::Auto if is_cpu_only(runtime, options.device) => {
-            tracing::debug!("this ONNX Runtime library has no CUDA; running on the CPU");
-            None
-        }
-        Device::Auto => Some(0),
-    };
-    if let Some(id) = cuda {
-        preload_cuda(runtime.path());
-        match open_session(runtime, model, options.threads, Some(id)) {
-            Ok(session) => return Ok((session, Device::Cuda { id }.to_string())),
-            Err(error) if options.device == Device::Auto => {
-                observer.warn(&format!(
-                    "CUDA cannot be used, running on the CPU: {}",
-                    one_line(&error)
-                ));
-            }
-            Err(error) => {
-                return Err(Error::Device {
-                    device: options.device.to_string(),
-                    library: runtime.path().to_path_buf(),
-                    reason: one_line(&error),
-                });
-            }
-        }
-    }
-    let session = open_session(runtime, model, options.threads, None).map_err(|source| Error::Inference {
-        action: "load the model",
-        source,
-    })?;
-    Ok((session, Device::Cpu.to_string()))
-}
-
 fn open_session(
     runtime: &Runtime,
     model: &[u8],
@@ -328,106 +341,49 @@ fn open_session(
         .with_intra_op_spinning(false)?
         .with_log_level(ort::logging::LogLevel::Warning)?;
     if let Some(id) = cuda {
-        builder = builder.with_execution_providers([cuda_provider(id)])?;
+        builder = builder.with_execution_providers([cuda::provider(id)])?;
     }
     builder.commit_from_memory(model)
 }
 
-fn cuda_provider(id: u32) -> ort::ep::ExecutionProviderDispatch {
-    ort::ep::CUDA::default()
-        .with_device_id(id.try_into().unwrap_or(i32::MAX))
-        .with_arena_extend_strategy(ort::ep::ArenaExtendStrategy::SameAsRequested)
-        // The exhaustive search is slow for every new batch size and may choose other kernels in each run.
-        .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
-        // Features must not depend on the device beyond the last bits.
-        .with_tf32(false)
-        .build()
-        .error_on_failure()
-}
-
-fn one_line(error: &ort::Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Loads the CUDA libraries that Python's `nvidia-*` packages keep beside onnxruntime-gpu, where the loader doesn't look.
-fn preload_cuda(library: &Path) {
-    for path in cuda_libraries(library) {
-        match ort::util::preload_dylib(&path) {
-            Ok(()) => tracing::debug!(path = %path.display(), "loaded"),
-            Err(error) => tracing::debug!(path = %path.display(), %error, "cannot be loaded"),
-        }
-    }
-}
-
-/// The files to load before `library`, each behind those it needs; none unless it lies in `site-packages/onnxruntime/capi`.
-fn cuda_libraries(library: &Path) -> Vec<PathBuf> {
-    const ORDER: [&str; 8] = [
-        "cudart",
-        "nvJitLink",
-        "cublasLt",
-        "cublas",
-        "nvrtc",
-        "curand",
-        "cufft",
-        "cudnn",
-    ];
-    let Some(packages) = library.ancestors().nth(3).map(|folder| folder.join("nvidia")) else {
-        return Vec::new();
-    };
-    let rank = |path: &Path| {
-        let name = path.file_name()?.to_str()?;
-        let stem = name.strip_prefix("lib").unwrap_or(name);
-        // The longest prefix: cublasLt is no cublas.
-        let rank = ORDER
-            .iter()
-            .enumerate()
-            .filter(|(_, prefix)| stem.starts_with(**prefix))
-            .max_by_key(|(_, p)| p.len())?;
-        let is_library = name.contains(".so") || name.ends_with(".dll");
-        is_library.then(|| (rank.0, name.len(), path.to_path_buf()))
-    };
-    let mut found: Vec<_> = walkdir::WalkDir::new(packages)
-        .max_depth(4)
-        .into_iter()
-        .flatten()
-        .filter(|entry| !entry.file_type().is_dir())
-        .filter_map(|entry| rank(entry.path()))
-        .collect();
-    found.sort();
-    found.into_iter().map(|(_, _, path)| path).collect()
-}
-
 /// The execution providers that this program can use, each with whether it really runs a model, or why not.
 pub fn registered_providers(runtime: &Runtime) -> Vec<(String, Result<(), String>)> {
-    let model = identity_model();
-    let try_provider = |cuda| {
-        open_session(runtime, &model, 1, cuda)
-            .map(|_| ())
-            .map_err(|error| one_line(&error))
+    let model = convolution_model();
+    let options = SessionOptions {
+        input: "x",
+        output: "y",
+        picture: [1, 1, 1],
+        device: Device::Cpu,
+        threads: 1,
     };
+    let reason = |error: &dyn fmt::Display| cuda::plain_reason(&error.to_string());
+    let cpu = Session::open_on(runtime, &model, &options, None)
+        .and_then(|mut session| session.run(&[1.0], 1))
+        .map(|_| ())
+        .map_err(|error| reason(&error));
     let cuda = match ort::ep::CUDA::is_available() {
-        Ok(true) => {
-            preload_cuda(runtime.path());
-            try_provider(Some(0))
-        }
+        Ok(true) => match Session::open_on_cuda(runtime, &model, &options, 0) {
+            Ok(outcome) => outcome.map(|_| ()),
+            Err(error) => Err(reason(&error)),
+        },
         Ok(false) => Err("this library is built without it".to_owned()),
-        Err(error) => Err(one_line(&error)),
+        Err(error) => Err(reason(&error)),
     };
     vec![
-        (ort::ep::CPU::NAME.to_owned(), try_provider(None)),
+        (ort::ep::CPU::NAME.to_owned(), cpu),
         (ort::ep::CUDA::NAME.to_owned(), cuda),
     ]
 }
 
-/// The smallest model there is: one `Identity` of a `[1]` tensor.
-fn identity_model() -> Vec<u8> {
+/// The smallest model that needs cuDNN on CUDA: a 1×1 convolution of a `[1, 1, 1, 1]` tensor with itself.
+fn convolution_model() -> Vec<u8> {
     let node = onnx::NodeProto {
-        op_type: Some("Identity".to_owned()),
-        input: vec!["x".to_owned()],
+        op_type: Some("Conv".to_owned()),
+        input: vec!["x".to_owned(), "x".to_owned()],
         output: vec!["y".to_owned()],
         ..Default::default()
     };
-    one_node_model(node, &[Some(1)], &[Some(1)])
+    one_node_model(node, &[Some(1); 4], &[Some(1); 4])
 }
 
 /// A model of one node from `x` to `y`; a dimension of `None` is left open.

