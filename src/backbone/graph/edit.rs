@@ -121,7 +121,14 @@ pub(super) fn open_batch(graph: &mut GraphProto, ir_version: i64) -> Result<Shap
 /// The shape that `node` should reshape to instead, if it is a `Reshape` to a constant shape that begins with `batch`.
 fn reopened(node: &NodeProto, shapes: &Shapes, batch: i64) -> Result<Option<Vec<i64>>, Refusal> {
     let shape = input(node, 1).and_then(|name| shapes.get(name)?.ints.clone());
-    let Some(mut shape) = shape.filter(|shape| operator(node) == "Reshape" && shape.first() == Some(&batch)) else {
+    // A constant, such as a bias that is made to fit a map, has no batch to begin with.
+    let is_constant = input(node, 0)
+        .and_then(|name| shapes.get(name))
+        .is_some_and(|tensor| tensor.constant);
+    let Some(mut shape) = shape
+        .filter(|_| !is_constant)
+        .filter(|shape| operator(node) == "Reshape" && shape.first() == Some(&batch))
+    else {
         return Ok(None);
     };
     let literal_zero = int(node, "allowzero").unwrap_or(0) != 0 && shape.contains(&0);

@@ -85,6 +85,22 @@ fn an_open_batch_leaves_reshapes_alone() {
 }
 
 #[test]
+fn a_constant_that_is_reshaped_has_no_batch() {
+    let mut model = fixed(&[1, 5]);
+    let inner = graph(&mut model);
+    inner.node.insert(3, node("Reshape", &["bias", "map"], "bias.map"));
+    inner.node.insert(4, node("Add", &["pooled", "bias.map"], "moved"));
+    inner.node[5].input[0] = "moved".into();
+    inner
+        .initializer
+        .extend([floats("bias", &[5]), integers("map", &[1, -1, 1, 1])]);
+    let (taken, graph) = taken(&model, None);
+    assert_eq!(graph.node[3].input[1], "map");
+    assert_ne!(graph.node[5].input[1], "shape");
+    assert_eq!(taken.dim, Some(5));
+}
+
+#[test]
 fn a_graph_bound_to_one_picture_is_refused() {
     // A class token of one picture is joined to the patches: nothing short of a rewrite opens that batch.
     let nodes = vec![
