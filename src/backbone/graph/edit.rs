@@ -179,9 +179,11 @@ pub(super) fn finish(graph: &mut GraphProto, cut: &Cut, shapes: &Shapes) -> Resu
             cut.tensor
         )));
     }
+    let is_matrix = cut.rank == Some(2);
     let flatten = || node("Flatten", vec![attribute_int("axis", 1)]);
     let (mut added, dim) = match shape {
-        _ if cut.is_matrix => (Vec::new(), shape.and_then(per_picture).flatten()),
+        _ if is_matrix => (Vec::new(), shape.and_then(per_picture).flatten()),
+        None if cut.rank == Some(4) => (vec![node("GlobalAveragePool", Vec::new()), flatten()], None),
         None => (vec![flatten()], None),
         Some([_, _]) => (Vec::new(), shape.and_then(per_picture).flatten()),
         Some(shape) => match (per_picture(shape), shape) {
@@ -194,7 +196,7 @@ pub(super) fn finish(graph: &mut GraphProto, cut: &Cut, shapes: &Shapes) -> Resu
             _ => return Err(refuse(format!("has {} axes, not one vector per picture", shape.len()))),
         },
     };
-    if tensor.element != Some(DataType::Float) && !(cut.is_matrix && tensor.element.is_none() && is_plain(graph)) {
+    if tensor.element != Some(DataType::Float) && !(is_matrix && tensor.element.is_none() && is_plain(graph)) {
         added.push(node("Cast", vec![attribute_int("to", DataType::Float as i64)]));
     }
     append(graph, &cut.tensor, added);

@@ -38,6 +38,7 @@ use super::onnx::tensor_shape_proto::dimension::Value as DimensionValue;
 use super::onnx::{GraphProto, ValueInfoProto};
 use crate::error::{Error, Result};
 
+pub(crate) use self::cut::Doubt;
 pub use self::external::ExternalDataProblem;
 pub use self::file::NotOnnx;
 
@@ -64,6 +65,8 @@ pub struct FeatureModel {
     pub dim: Option<usize>,
     /// blake3 of the weights that were read from files beside the model; `None` if it holds all of them itself.
     pub(crate) external_weights: Option<blake3::Hash>,
+    /// Why `output` may not be the feature that was meant.
+    pub(crate) doubt: Option<Doubt>,
 }
 
 impl FeatureModel {
@@ -71,9 +74,10 @@ impl FeatureModel {
     ///
     /// `feature` names the tensor to take instead of the one found. The tensor found is the input of the last classifier
     /// layer: a Gemm, a MatMul with or without bias, or a 1×1 convolution of a 1×1 map, with a constant matrix, that a
-    /// graph output leads back to over nothing but softmax, reshapes, casts and the like. With several outputs the first
-    /// one that leads to a classifier counts, so auxiliary heads do no harm. Without a classifier the first float output
-    /// is the feature. A chosen or final map `[n, c, h, w]` is averaged over `h` and `w`.
+    /// graph output leads back to over nothing but softmax, reshapes, casts, scaling and the like, or a 1×1 convolution
+    /// whose map is averaged afterwards. With several outputs the first one that leads to a classifier counts, so
+    /// auxiliary heads do no harm. Without a classifier the first float output is the feature. A chosen or final map
+    /// `[n, c, h, w]` is averaged over `h` and `w`.
     ///
     /// # Errors
     /// [`Error::Io`] if the file can't be read, [`Error::NotOnnx`] if it is something else, [`Error::ModelInput`] if it
@@ -134,6 +138,7 @@ impl FeatureModel {
             input_size,
             dim,
             external_weights,
+            doubt: cut.doubt,
         })
     }
 }
