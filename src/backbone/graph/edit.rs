@@ -75,7 +75,8 @@ fn names_read<'a>(node: &'a NodeProto, names: &mut Vec<&'a str>) {
 ///
 /// In a file with a fixed batch `b`, a `Reshape` to a constant shape that begins with `b` gets a new constant:
 /// `0` (the length it had before) where the reshaped tensor begins with the batch, `-1` (whatever is left) where that is
-/// not sure. Nothing else is rewritten; a graph that provably keeps a fixed first axis is refused by [`finish`].
+/// not sure. Nothing else is rewritten; a graph that provably keeps a fixed first axis is refused by [`finish`]. Whether
+/// the opened graph computes what the fixed one did is not proved here but tried, by `trial`.
 ///
 /// # Errors
 /// If such a `Reshape` can be written neither way.
@@ -155,9 +156,16 @@ fn reopened(node: &NodeProto, shapes: &Shapes, batch: i64) -> Result<Option<Vec<
 /// over the map and flattened, as ResNets do it; a tensor of unknown rank is flattened. Other float types are cast.
 /// The output always has the name of the tensor that was cut at: if something is appended, that tensor is renamed.
 ///
+/// `batch`: the fixed batch, if it was left as it is.
+///
 /// # Errors
 /// If no `[batch, dim]` of floats can be made of it, or its first axis is not the batch.
-pub(super) fn finish(graph: &mut GraphProto, cut: &Cut, shapes: &Shapes) -> Result<Option<usize>, Refusal> {
+pub(super) fn finish(
+    graph: &mut GraphProto,
+    cut: &Cut,
+    shapes: &Shapes,
+    batch: Option<i64>,
+) -> Result<Option<usize>, Refusal> {
     let tensor = shapes.get(&cut.tensor).cloned().unwrap_or_default();
     let shape = tensor.shape.as_deref();
     let refuse = |what: String| Refusal {
@@ -173,7 +181,9 @@ pub(super) fn finish(graph: &mut GraphProto, cut: &Cut, shapes: &Shapes) -> Resu
     if tensor.constant {
         return Err(refuse("is the same for every picture".into()));
     }
-    if let Some(Dim::Known(length)) = shape.and_then(|shape| shape.first()) {
+    if let Some(Dim::Known(length)) = shape.and_then(|shape| shape.first())
+        && batch != Some(*length)
+    {
         return Err(Refusal::fixed_batch(&format!(
             "`{}` has {length} rows whatever the batch",
             cut.tensor
