@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::backbone::{Backbone, Device, Runtime, RuntimeOptions, Session, SessionOptions, is_cpu_only};
+use crate::backbone::{Backbone, Device, Runtime, RuntimeOptions, Session, is_cpu_only};
 use crate::error::Result;
 use crate::observer::Observer;
 
@@ -111,17 +111,10 @@ impl<'a> Engine<'a> {
         };
         // Opened without the lock: sessions on the CPU are opened side by side.
         let runtime = Runtime::load(&self.options.runtime, self.observer)?;
-        let model = backbone.model();
-        let (height, width) = model.input_size;
-        let options = SessionOptions {
-            input: &model.input,
-            output: &model.output,
-            picture: [3, height as usize, width as usize],
-            // Once there is one, it has decided what `auto` means; only on the CPU is there a second.
-            device: if first { self.options.device } else { Device::Cpu },
-            threads: (self.threads() / workers).max(1),
-        };
-        let session = Session::open(runtime, &model.onnx, &options, self.observer)?;
+        // Once there is one, it has decided what `auto` means; only on the CPU is there a second.
+        let device = if first { self.options.device } else { Device::Cpu };
+        let threads = (self.threads() / workers).max(1);
+        let session = backbone.model().open_session(runtime, device, threads, self.observer)?;
         self.lock().device = Some(session.device_name().to_owned());
         Ok(session)
     }

@@ -384,7 +384,7 @@ fn records_arrive_in_order_and_tell_the_truth() {
     assert_eq!(seen, training.history);
     assert_eq!(
         seen.iter().map(|record| record.epoch).collect::<Vec<_>>(),
-        [1, 2, 3, 4, 5, 6]
+        [0, 1, 2, 3, 4, 5]
     );
     let loss = cross_entropy(training.final_head.logits(x.view()).unwrap().view(), &y).unwrap();
     assert!((seen[5].val_loss.unwrap() - loss).abs() < 1e-12);

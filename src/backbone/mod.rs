@@ -5,6 +5,7 @@
 //! | `model` | a backbone file with its identity |
 //! | `graph` | cuts any ONNX classifier at its features |
 //! | `session`, `cuda` | runs it, on the CPU or a GPU |
+//! | `trial` | decides whether a fixed batch could be opened |
 //! | `runtime` | finds, fetches and loads the ONNX Runtime library |
 //! | `zoo`, `download`, `pip` | backbones by name, and how they and the library come here |
 //! | `checkpoint`, `network`, `build` | PyTorch weights to ONNX |
@@ -23,6 +24,7 @@ mod onnx;
 mod pip;
 mod runtime;
 mod session;
+mod trial;
 mod zoo;
 
 pub(crate) use convert::{convert_wheel, untrained_resnet18};

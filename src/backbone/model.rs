@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::graph::FeatureModel;
+use super::graph::{Doubt, FeatureModel};
 use crate::cache::Origin;
 use crate::error::{Error, Result};
 use crate::picture::{Exif, Transform};
@@ -54,6 +54,23 @@ impl Backbone {
     #[must_use]
     pub fn blake3(&self) -> &str {
         &self.blake3
+    }
+
+    /// What a person should know about the feature that was chosen, a line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let output = &self.model.output;
+        let note = self.model.doubt.as_ref().map(|doubt| match doubt {
+            Doubt::NoClassifier => format!(
+                "the backbone has no classifier layer that is recognised: its output `{output}` is taken as the feature \
+                 (`--feature {output}` if that is right)"
+            ),
+            Doubt::AveragedConvolution { output: averaged } => format!(
+                "the backbone's last 1×1 convolution is taken for its classifier: the feature is the average of \
+                 `{output}` (`--feature {averaged}` takes the output)"
+            ),
+        });
+        note.into_iter().collect()
     }
 
     /// The network, ready to run.

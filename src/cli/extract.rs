@@ -67,6 +67,9 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     report_warnings(&dataset, context);
     let BackboneArguments { backbone, feature } = &arguments.backbone;
     let backbone = context.backbone(backbone, feature.as_deref())?;
+    for note in backbone.notes() {
+        context.observer.note(&note);
+    }
     let options = ExtractOptions {
         inference: context.inference(arguments.reading.batch_size as usize),
         exif: match arguments.exif {

@@ -265,6 +265,26 @@ fn models_of_all_kinds_give_the_same_features() {
 }
 
 #[test]
+fn a_backbone_without_a_classifier_is_told_once_and_not_where_it_was_meant() {
+    let scene = Scene::with_pictures();
+    let model = TinyModel {
+        classifier: Classifier::Missing,
+        ..TinyModel::default()
+    };
+    scene.write("ends.onnx", &model.onnx());
+    let arguments = ["extract", "pictures", "--backbone", "ends.onnx"];
+    let told = "its output `features` is taken as the feature";
+    let run = scene.run(arguments).code(0);
+    assert_eq!(run.stderr.matches(told).count(), 1, "{}", run.stderr);
+    let meant = scene
+        .run(arguments.into_iter().chain(["--feature", "features"]))
+        .code(0);
+    assert!(!meant.stderr.contains("features` is taken"), "{}", meant.stderr);
+    let classifier = scene.run(EXTRACT).code(0);
+    assert!(!classifier.stderr.contains("classifier"), "{}", classifier.stderr);
+}
+
+#[test]
 fn models_that_do_not_fit_are_named_with_what_to_do() {
     let scene = Scene::with_pictures();
     let base = TinyModel::default();

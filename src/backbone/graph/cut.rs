@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Refusal;
 use super::access::{input, int, ints, operator};
-use super::dims::{Dim, product};
+use super::dims::{Dim, positions, product};
 use super::infer::Shapes;
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{FunctionProto, GraphProto, NodeProto};
@@ -15,8 +15,18 @@ pub(super) struct Cut {
     pub(super) tensor: String,
     /// Features per picture, as the classifier's weight says it.
     pub(super) dim: Option<usize>,
-    /// The operator that read the features guarantees `[n, d]`.
-    pub(super) is_matrix: bool,
+    /// The rank that the operator which reads the tensor demands, if it does: 2 for `[n, d]`, 4 for a map.
+    pub(super) rank: Option<usize>,
+    pub(super) doubt: Option<Doubt>,
+}
+
+/// Why the tensor that was found may not be the one that was meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// No classifier layer: the output itself was taken, which may hold classes.
+    NoClassifier,
+    /// The 1×1 convolution of a map whose average is `output`: `SqueezeNet`'s classifier, but features can end so too.
+    AveragedConvolution { output: String },
 }
 
 /// The graph and what helps to walk it backwards.
@@ -87,7 +97,8 @@ impl<'a> Walk<'a> {
                 return Ok(Cut {
                     tensor: name.to_owned(),
                     dim: None,
-                    is_matrix: false,
+                    rank: None,
+                    doubt: Some(Doubt::NoClassifier),
                 });
             }
         }
@@ -99,12 +110,11 @@ impl<'a> Walk<'a> {
         // The classifier's weight knows the dimension even where no shape is written in the file.
         let found = self.find().ok().filter(|cut| cut.tensor == feature);
         let known = self.producers.contains_key(feature);
-        known.then(|| {
-            found.unwrap_or(Cut {
-                tensor: feature.to_owned(),
-                dim: None,
-                is_matrix: false,
-            })
+        known.then(|| Cut {
+            tensor: feature.to_owned(),
+            dim: found.as_ref().and_then(|cut| cut.dim),
+            rank: found.as_ref().and_then(|cut| cut.rank),
+            doubt: None,
         })
     }
 
@@ -174,15 +184,31 @@ impl<'a> Walk<'a> {
     fn walk_back(&self, output: &'a str) -> Result<End<'a>, Refusal> {
         let mut name = output;
         let mut probabilities = false;
+        let mut averaged = false;
         // A damaged graph may have a circle.
         for _ in 0..=self.graph.node.len() {
             let Some(&node) = self.producers.get(name) else { break };
+            let mut before = input(node, 0);
             match operator(node) {
                 "Softmax" | "LogSoftmax" | "Sigmoid" | "ArgMax" | "TopK" => probabilities = true,
                 "Identity" | "Flatten" | "Reshape" | "Squeeze" | "Cast" | "Dropout" | "QuantizeLinear"
                 | "DequantizeLinear" => {}
+                "GlobalAveragePool" | "AveragePool" => averaged = true,
+                "ReduceMean" if self.averages_a_map(node) => averaged = true,
+                "Relu" if averaged => {}
+                "Mul" | "Div" | "Add" | "Sub" if self.scaled(node).is_some() => before = self.scaled(node),
                 _ => {
-                    let cut = self.classifier(node)?;
+                    let cut = if averaged {
+                        self.averaged_convolution(node).map(|cut| Cut {
+                            // Who takes a softmax of it means classes.
+                            doubt: (!probabilities).then(|| Doubt::AveragedConvolution {
+                                output: output.to_owned(),
+                            }),
+                            ..cut
+                        })
+                    } else {
+                        self.classifier(node)?
+                    };
                     return Ok(cut.map_or(
                         End::Other {
                             node: Some(node),
@@ -192,13 +218,55 @@ impl<'a> Walk<'a> {
                     ));
                 }
             }
-            let Some(before) = input(node, 0) else { break };
+            let Some(before) = before else { break };
             name = before;
         }
         Ok(End::Other {
             node: self.producers.get(name).copied(),
             probabilities,
         })
+    }
+
+    /// Whether `node` is the mean over the height and width of `[n, c, h, w]`.
+    fn averages_a_map(&self, node: &NodeProto) -> bool {
+        let axes = ints(node, "axes").or_else(|| self.shapes.get(input(node, 1)?)?.ints.as_deref());
+        let mut axes = axes.and_then(|axes| positions(axes, 4)).unwrap_or_default();
+        axes.sort_unstable();
+        axes == [2, 3]
+    }
+
+    /// What `node` does arithmetic on, if its other operand is one constant number.
+    fn scaled(&self, node: &'a NodeProto) -> Option<&'a str> {
+        let (one, other) = (input(node, 0)?, input(node, 1)?);
+        let is_number = |name| {
+            self.shapes
+                .constant_dims(name)
+                .is_some_and(|dims| dims.iter().all(|&dim| dim == 1))
+        };
+        match (is_number(one), is_number(other)) {
+            (false, true) => Some(one),
+            (true, false) if matches!(operator(node), "Mul" | "Add") => Some(other),
+            _ => None,
+        }
+    }
+
+    /// The cut in front of `node`, if it is a 1×1 convolution: of a map that is averaged afterwards, as `SqueezeNet`
+    /// ends, it is the classifier, and its input's average the feature.
+    fn averaged_convolution(&self, node: &NodeProto) -> Option<Cut> {
+        let (features, weight) = (input(node, 0)?, input(node, 1)?);
+        self.is_one_by_one(node, weight)
+            .then(|| self.cut(features, weight, 1, Some(4)))
+    }
+
+    /// Whether `node` is a convolution that multiplies each pixel by the constant matrix `weight`.
+    fn is_one_by_one(&self, node: &NodeProto, weight: &str) -> bool {
+        operator(node) == "Conv"
+            && self
+                .shapes
+                .constant_dims(weight)
+                .is_some_and(|dims| matches!(dims[..], [_, _, 1, 1]))
+            && int(node, "group").unwrap_or(1) == 1
+            && ints(node, "pads").is_none_or(|pads| pads.iter().all(|&pad| pad == 0))
     }
 
     /// The cut in front of `node`, if it is a classifier layer: features times a constant matrix.
@@ -216,7 +284,7 @@ impl<'a> Walk<'a> {
                     return Err(self.refuse("its last layer is a Gemm with transA=1, which mixes the pictures"));
                 }
                 let rows = usize::from(int(node, "transB").unwrap_or(0) != 0);
-                Ok(Some(self.cut(features, weight, rows, true)))
+                Ok(Some(self.cut(features, weight, rows, Some(2))))
             }
             "MatMul" => Ok(self.matmul(node)),
             "Add" => {
@@ -243,12 +311,9 @@ impl<'a> Walk<'a> {
                 let (Some(features), Some(weight)) = (input(node, 0), input(node, 1)) else {
                     return Ok(None);
                 };
-                let one_by_one = |dims: &[i64]| matches!(dims, [_, _, 1, 1]);
-                let is_linear = self.shapes.constant_dims(weight).is_some_and(|dims| one_by_one(&dims))
-                    && matches!(self.shapes.shape(features), Some([_, _, Dim::Known(1), Dim::Known(1)]))
-                    && int(node, "group").unwrap_or(1) == 1
-                    && ints(node, "pads").is_none_or(|pads| pads.iter().all(|&pad| pad == 0));
-                Ok(is_linear.then(|| self.cut(features, weight, 1, false)))
+                let is_linear = self.is_one_by_one(node, weight)
+                    && matches!(self.shapes.shape(features), Some([_, _, Dim::Known(1), Dim::Known(1)]));
+                Ok(is_linear.then(|| self.cut(features, weight, 1, None)))
             }
             _ if matches!(node.op_type(), "QGemm" | "QLinearMatMul" | "FusedGemm" | "MatMulNBits") => {
                 Err(self.refuse(&format!(
@@ -264,10 +329,10 @@ impl<'a> Walk<'a> {
         let (features, weight) = (input(node, 0)?, input(node, 1)?);
         let weight_tensor = self.shapes.get(weight).filter(|tensor| tensor.constant)?;
         let is_classifier = weight_tensor.shape.as_ref().is_none_or(|shape| shape.len() == 2);
-        is_classifier.then(|| self.cut(features, weight, 0, false))
+        is_classifier.then(|| self.cut(features, weight, 0, None))
     }
 
-    fn cut(&self, features: &str, weight: &str, axis: usize, is_matrix: bool) -> Cut {
+    fn cut(&self, features: &str, weight: &str, axis: usize, rank: Option<usize>) -> Cut {
         let dims = self.shapes.constant_dims(weight);
         let dim = dims
             .and_then(|dims| usize::try_from(*dims.get(axis)?).ok())
@@ -275,7 +340,8 @@ impl<'a> Walk<'a> {
         Cut {
             tensor: features.to_owned(),
             dim,
-            is_matrix,
+            rank,
+            doubt: None,
         }
     }
 }

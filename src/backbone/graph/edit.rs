@@ -75,7 +75,8 @@ fn names_read<'a>(node: &'a NodeProto, names: &mut Vec<&'a str>) {
 ///
 /// In a file with a fixed batch `b`, a `Reshape` to a constant shape that begins with `b` gets a new constant:
 /// `0` (the length it had before) where the reshaped tensor begins with the batch, `-1` (whatever is left) where that is
-/// not sure. Nothing else is rewritten; a graph that provably keeps a fixed first axis is refused by [`finish`].
+/// not sure. Nothing else is rewritten; a graph that provably keeps a fixed first axis is refused by [`finish`]. Whether
+/// the opened graph computes what the fixed one did is not proved here but tried, by `trial`.
 ///
 /// # Errors
 /// If such a `Reshape` can be written neither way.
@@ -121,7 +122,14 @@ pub(super) fn open_batch(graph: &mut GraphProto, ir_version: i64) -> Result<Shap
 /// The shape that `node` should reshape to instead, if it is a `Reshape` to a constant shape that begins with `batch`.
 fn reopened(node: &NodeProto, shapes: &Shapes, batch: i64) -> Result<Option<Vec<i64>>, Refusal> {
     let shape = input(node, 1).and_then(|name| shapes.get(name)?.ints.clone());
-    let Some(mut shape) = shape.filter(|shape| operator(node) == "Reshape" && shape.first() == Some(&batch)) else {
+    // A constant, such as a bias that is made to fit a map, has no batch to begin with.
+    let is_constant = input(node, 0)
+        .and_then(|name| shapes.get(name))
+        .is_some_and(|tensor| tensor.constant);
+    let Some(mut shape) = shape
+        .filter(|_| !is_constant)
+        .filter(|shape| operator(node) == "Reshape" && shape.first() == Some(&batch))
+    else {
         return Ok(None);
     };
     let literal_zero = int(node, "allowzero").unwrap_or(0) != 0 && shape.contains(&0);
@@ -148,9 +156,16 @@ fn reopened(node: &NodeProto, shapes: &Shapes, batch: i64) -> Result<Option<Vec<
 /// over the map and flattened, as ResNets do it; a tensor of unknown rank is flattened. Other float types are cast.
 /// The output always has the name of the tensor that was cut at: if something is appended, that tensor is renamed.
 ///
+/// `batch`: the fixed batch, if it was left as it is.
+///
 /// # Errors
 /// If no `[batch, dim]` of floats can be made of it, or its first axis is not the batch.
-pub(super) fn finish(graph: &mut GraphProto, cut: &Cut, shapes: &Shapes) -> Result<Option<usize>, Refusal> {
+pub(super) fn finish(
+    graph: &mut GraphProto,
+    cut: &Cut,
+    shapes: &Shapes,
+    batch: Option<i64>,
+) -> Result<Option<usize>, Refusal> {
     let tensor = shapes.get(&cut.tensor).cloned().unwrap_or_default();
     let shape = tensor.shape.as_deref();
     let refuse = |what: String| Refusal {
@@ -166,15 +181,19 @@ pub(super) fn finish(graph: &mut GraphProto, cut: &Cut, shapes: &Shapes) -> Resu
     if tensor.constant {
         return Err(refuse("is the same for every picture".into()));
     }
-    if let Some(Dim::Known(length)) = shape.and_then(|shape| shape.first()) {
+    if let Some(Dim::Known(length)) = shape.and_then(|shape| shape.first())
+        && batch != Some(*length)
+    {
         return Err(Refusal::fixed_batch(&format!(
             "`{}` has {length} rows whatever the batch",
             cut.tensor
         )));
     }
+    let is_matrix = cut.rank == Some(2);
     let flatten = || node("Flatten", vec![attribute_int("axis", 1)]);
     let (mut added, dim) = match shape {
-        _ if cut.is_matrix => (Vec::new(), shape.and_then(per_picture).flatten()),
+        _ if is_matrix => (Vec::new(), shape.and_then(per_picture).flatten()),
+        None if cut.rank == Some(4) => (vec![node("GlobalAveragePool", Vec::new()), flatten()], None),
         None => (vec![flatten()], None),
         Some([_, _]) => (Vec::new(), shape.and_then(per_picture).flatten()),
         Some(shape) => match (per_picture(shape), shape) {
@@ -187,7 +206,7 @@ pub(super) fn finish(graph: &mut GraphProto, cut: &Cut, shapes: &Shapes) -> Resu
             _ => return Err(refuse(format!("has {} axes, not one vector per picture", shape.len()))),
         },
     };
-    if tensor.element != Some(DataType::Float) && !(cut.is_matrix && tensor.element.is_none() && is_plain(graph)) {
+    if tensor.element != Some(DataType::Float) && !(is_matrix && tensor.element.is_none() && is_plain(graph)) {
         added.push(node("Cast", vec![attribute_int("to", DataType::Float as i64)]));
     }
     append(graph, &cut.tensor, added);

@@ -12,6 +12,7 @@
 //! | `dims`, `infer` | ranks, channels and the batch axis, as far as they are sure |
 //! | `cut` | finds the feature tensor |
 //! | `edit` | prunes, opens the batch, makes the output |
+//! | `fixed` | the cut model with the batch it had, where opening it may be wrong |
 //! | `external` | weights in files beside the model |
 
 mod access;
@@ -20,17 +21,19 @@ mod dims;
 mod edit;
 mod external;
 mod file;
+mod fixed;
 mod infer;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
 use self::access::{element, real_inputs, tensor_type, tensor_type_mut};
-use self::cut::Walk;
+use self::cut::{Cut, Walk};
 use self::infer::{Shapes, batch_dim};
 use super::onnx;
 use super::onnx::tensor_proto::DataType;
@@ -38,8 +41,10 @@ use super::onnx::tensor_shape_proto::dimension::Value as DimensionValue;
 use super::onnx::{GraphProto, ValueInfoProto};
 use crate::error::{Error, Result};
 
+pub(crate) use self::cut::Doubt;
 pub use self::external::ExternalDataProblem;
 pub use self::file::NotOnnx;
+pub(crate) use self::fixed::FixedBatch;
 
 /// The height and width that are used where the file leaves them open.
 const DEFAULT_SIDE: u32 = 224;
@@ -53,6 +58,8 @@ const LISTS_WEIGHTS_AS_INPUTS: i64 = 4;
 #[non_exhaustive]
 pub struct FeatureModel {
     /// The model, serialised: one input `[batch, 3, height, width]` f32, one output `[batch, dim]` f32.
+    ///
+    /// Where the file fixed the batch, [`open_session`](Self::open_session) knows whether it could be opened.
     pub onnx: Vec<u8>,
     /// The name of the input.
     pub input: String,
@@ -64,6 +71,10 @@ pub struct FeatureModel {
     pub dim: Option<usize>,
     /// blake3 of the weights that were read from files beside the model; `None` if it holds all of them itself.
     pub(crate) external_weights: Option<blake3::Hash>,
+    /// Why `output` may not be the feature that was meant.
+    pub(crate) doubt: Option<Doubt>,
+    /// What there is to fall back on if the file fixed the batch.
+    pub(crate) fixed_batch: Option<Arc<FixedBatch>>,
 }
 
 impl FeatureModel {
@@ -71,9 +82,10 @@ impl FeatureModel {
     ///
     /// `feature` names the tensor to take instead of the one found. The tensor found is the input of the last classifier
     /// layer: a Gemm, a MatMul with or without bias, or a 1×1 convolution of a 1×1 map, with a constant matrix, that a
-    /// graph output leads back to over nothing but softmax, reshapes, casts and the like. With several outputs the first
-    /// one that leads to a classifier counts, so auxiliary heads do no harm. Without a classifier the first float output
-    /// is the feature. A chosen or final map `[n, c, h, w]` is averaged over `h` and `w`.
+    /// graph output leads back to over nothing but softmax, reshapes, casts, scaling and the like, or a 1×1 convolution
+    /// whose map is averaged afterwards. With several outputs the first one that leads to a classifier counts, so
+    /// auxiliary heads do no harm. Without a classifier the first float output is the feature. A chosen or final map
+    /// `[n, c, h, w]` is averaged over `h` and `w`.
     ///
     /// # Errors
     /// [`Error::Io`] if the file can't be read, [`Error::NotOnnx`] if it is something else, [`Error::ModelInput`] if it
@@ -111,15 +123,16 @@ impl FeatureModel {
             found,
         })?;
         let external_weights = external::inline(graph, path)?;
-        let shapes = edit::open_batch(graph, ir_version).map_err(refuse)?;
-        describe_input(graph, &input);
-        let dim = edit::finish(graph, &cut, &shapes).map_err(refuse)?;
-        // Drops the shapes that rewritten nodes read before.
-        let output = std::mem::take(&mut graph.output);
-        edit::prune(graph, &cut.tensor, ir_version);
-        graph.output = output;
         // How to train the network is written in terms of tensors that are gone.
         model.training_info.clear();
+        let batch = real_inputs(graph).find_map(batch_dim).cloned();
+        let (dim, fixed_batch) = match batch {
+            Some(DimensionValue::DimValue(batch)) => {
+                let (dim, fixed) = FixedBatch::split(&mut model, &input, &cut, batch).map_err(refuse)?;
+                (dim, Some(Arc::new(fixed)))
+            }
+            _ => (complete(graph, &input, &cut, ir_version, None).map_err(refuse)?, None),
+        };
         if model.encoded_len() as u64 > LARGEST_PROTOBUF {
             let problem = "its feature part is larger than the 2 GiB that one ONNX file can hold".to_owned();
             return Err(refuse(Refusal {
@@ -134,8 +147,32 @@ impl FeatureModel {
             input_size,
             dim,
             external_weights,
+            doubt: cut.doubt,
+            fixed_batch,
         })
     }
+}
+
+/// Opens the batch of a pruned graph, or leaves it at `batch`, and makes the features its output; returns their length.
+fn complete(
+    graph: &mut GraphProto,
+    input: &str,
+    cut: &Cut,
+    ir_version: i64,
+    batch: Option<i64>,
+) -> Result<Option<usize>, Refusal> {
+    let shapes = if batch.is_some() {
+        Shapes::of(graph)
+    } else {
+        edit::open_batch(graph, ir_version)?
+    };
+    describe_input(graph, input, batch.is_none());
+    let dim = edit::finish(graph, cut, &shapes, batch)?;
+    // Drops the shapes that rewritten nodes read before.
+    let output = std::mem::take(&mut graph.output);
+    edit::prune(graph, &cut.tensor, ir_version);
+    graph.output = output;
+    Ok(dim)
 }
 
 /// Why a readable model can't become a feature extractor.
@@ -217,19 +254,21 @@ fn describe(value: &ValueInfoProto) -> String {
     format!("`{}` {element} {shape}", value.name())
 }
 
-/// Writes `[batch, 3, height, width]` where the file is vague or fixed; an open axis keeps the file's name for it.
-fn describe_input(graph: &mut GraphProto, input: &str) {
+/// Writes `[batch, 3, height, width]` where the file is vague; an open axis keeps the file's name for it, and a fixed
+/// batch stays unless it is `opened`.
+fn describe_input(graph: &mut GraphProto, input: &str, opened: bool) {
     let Some(value) = graph.input.iter_mut().find(|value| value.name() == input) else {
         return;
     };
-    let keeps_symbol = matches!(batch_dim(value), Some(DimensionValue::DimParam(symbol)) if !symbol.is_empty());
+    let keeps_batch =
+        !opened || matches!(batch_dim(value), Some(DimensionValue::DimParam(symbol)) if !symbol.is_empty());
     let Some(shape) = tensor_type_mut(value).and_then(|tensor| tensor.shape.as_mut()) else {
         return;
     };
     for (axis, dim) in shape.dim.iter_mut().enumerate() {
         let vague = matches!(dim.value, None | Some(DimensionValue::DimValue(..=0)));
         match axis {
-            0 if !keeps_symbol => dim.value = Some(DimensionValue::DimParam("batch".to_owned())),
+            0 if !keeps_batch => dim.value = Some(DimensionValue::DimParam("batch".to_owned())),
             1 => dim.value = Some(DimensionValue::DimValue(3)),
             2 if vague => dim.value = Some(DimensionValue::DimParam("height".to_owned())),
             3 if vague => dim.value = Some(DimensionValue::DimParam("width".to_owned())),

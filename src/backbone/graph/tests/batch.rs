@@ -1,7 +1,9 @@
-//! A batch fixed in the file is opened, or the file refused.
+//! A batch fixed in the file is opened, or left where that can't be done.
+
+use prost::Message;
 
 use super::make::{classifier, floats, graph, integers, network, node, value, with_int};
-use super::{cut, dims, error_text, taken};
+use super::{cut, dims, taken};
 use crate::backbone::graph::access::small_ints;
 use crate::backbone::onnx::ModelProto;
 use crate::backbone::onnx::tensor_proto::DataType;
@@ -85,7 +87,42 @@ fn an_open_batch_leaves_reshapes_alone() {
 }
 
 #[test]
-fn a_graph_bound_to_one_picture_is_refused() {
+fn a_constant_that_is_reshaped_has_no_batch() {
+    let mut model = fixed(&[1, 5]);
+    let inner = graph(&mut model);
+    inner.node.insert(3, node("Reshape", &["bias", "map"], "bias.map"));
+    inner.node.insert(4, node("Add", &["pooled", "bias.map"], "moved"));
+    inner.node[5].input[0] = "moved".into();
+    inner
+        .initializer
+        .extend([floats("bias", &[5]), integers("map", &[1, -1, 1, 1])]);
+    let (taken, graph) = taken(&model, None);
+    assert_eq!(graph.node[3].input[1], "map");
+    assert_ne!(graph.node[5].input[1], "shape");
+    assert_eq!(taken.dim, Some(5));
+}
+
+#[test]
+fn the_file_s_own_batch_is_kept_beside_the_opened_one() {
+    let mut model = fixed(&[1, 5]);
+    let taken = cut(&model, None).unwrap();
+    let kept = taken.fixed_batch.as_ref().unwrap();
+    assert_eq!(kept.batch, 1);
+    let kept = ModelProto::decode(kept.unopened(&taken.onnx).unwrap().as_slice()).unwrap();
+    // What the file says, less the classifier, and with the feature as its output.
+    let inner = graph(&mut model);
+    inner.node.truncate(4);
+    inner.initializer.retain(|tensor| !tensor.name().starts_with("fc."));
+    inner.output = vec![value("flat", DataType::Float, &[1, 5])];
+    assert_eq!(kept, model);
+    assert!(
+        cut(&classifier(), None).unwrap().fixed_batch.is_none(),
+        "nothing to keep"
+    );
+}
+
+#[test]
+fn a_graph_bound_to_one_picture_keeps_its_batch() {
     // A class token of one picture is joined to the patches: nothing short of a rewrite opens that batch.
     let nodes = vec![
         node("Reshape", &["pooled", "shape"], "patches"),
@@ -103,8 +140,15 @@ fn a_graph_bound_to_one_picture_is_refused() {
     ];
     let mut model = network(nodes, weights, &["logits"]);
     graph(&mut model).input[0] = value("x", DataType::Float, &[1, 3, 8, 8]);
-    let text = error_text(&model, None);
-    assert!(text.contains("dynamic batch"), "{text}");
+    let taken = cut(&model, None).unwrap();
+    let kept = ModelProto::decode(taken.onnx.as_slice()).unwrap().graph.unwrap();
+    assert_eq!(dims(&kept.input[0])[0], Some(Value::DimValue(1)));
+    assert_eq!(
+        dims(&kept.output[0]),
+        [Some(Value::DimValue(1)), Some(Value::DimValue(5))]
+    );
+    let kept = taken.fixed_batch.unwrap();
+    assert!(kept.batch == 1 && kept.unopened(&taken.onnx).is_none());
 }
 
 #[test]
@@ -112,9 +156,6 @@ fn an_older_file_lists_the_new_shape_among_its_inputs() {
     let mut model = fixed(&[1, -1]);
     model.ir_version = Some(3);
     let taken = cut(&model, None).unwrap();
-    let graph = <ModelProto as prost::Message>::decode(taken.onnx.as_slice())
-        .unwrap()
-        .graph
-        .unwrap();
+    let graph = ModelProto::decode(taken.onnx.as_slice()).unwrap().graph.unwrap();
     assert!(graph.input.iter().any(|value| value.name() == graph.node[3].input[1]));
 }

@@ -6,6 +6,7 @@
 )]
 
 mod batch;
+mod doubt;
 mod files;
 mod make;
 
