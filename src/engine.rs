@@ -35,6 +35,7 @@ impl InferenceOptions {
     pub fn new(data_dir: PathBuf, threads: usize) -> Self {
         let runtime = RuntimeOptions {
             data_dir,
+            prefer_cuda: true,
             ..RuntimeOptions::default()
         };
         Self {
