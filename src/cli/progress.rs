@@ -80,21 +80,19 @@ fn eprint_line(text: &str) {
 impl Task {
     fn start_bar(&mut self) {
         let bar = self.total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-        let template = match (self.unit, self.total) {
-            (Unit::Bytes, Some(_)) => "{msg} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
-            (Unit::Bytes, None) => "{msg} {spinner} {bytes}  {bytes_per_sec}",
-            (Unit::Pictures, Some(_)) => "{msg} {wide_bar} {pos}/{len}  {per_sec}  {eta} left",
-            (Unit::Pictures, None) => "{msg} {spinner} {pos}  {per_sec}",
+        let template = if self.total.is_some() {
+            "{prefix} {wide_bar} {msg}"
+        } else {
+            "{prefix} {spinner} {msg}"
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
-        bar.set_message(self.name.clone());
-        // The rate is that of the whole task, not of the time since the bar appeared.
-        self.bar = Some(bar.with_elapsed(self.started.elapsed()));
+        bar.set_prefix(self.name.clone());
+        self.bar = Some(bar);
     }
 
-    fn plain_line(&self) -> String {
-        let seconds = self.started.elapsed().as_secs_f64();
-        let rate = self.done as f64 / seconds;
+    /// How far it is, how fast, and how long it will take: `120/720, 48/s, 12 s left`. The rate is that of the whole task.
+    fn standing(&self) -> String {
+        let rate = self.done as f64 / self.started.elapsed().as_secs_f64();
         let amount = |value: u64| match self.unit {
             Unit::Bytes => format!("{:.1} MB", value as f64 / 1e6),
             Unit::Pictures => value.to_string(),
@@ -107,14 +105,23 @@ impl Task {
             Some(total) if rate > 0.0 => {
                 let left = (total.saturating_sub(self.done)) as f64 / rate;
                 format!(
-                    "{}: {}/{}, {rate_text}, {left:.0} s left",
-                    self.name,
+                    "{}/{}, {rate_text}, {} left",
                     amount(self.done),
-                    amount(total)
+                    amount(total),
+                    duration(left)
                 )
             }
-            _ => format!("{}: {}, {rate_text}", self.name, amount(self.done)),
+            _ => format!("{}, {rate_text}", amount(self.done)),
         }
+    }
+}
+
+/// `12 s`, `3 min`, `5.2 h`.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 100.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 6000.0 => format!("{:.0} min", seconds / 60.0),
+        seconds => format!("{:.1} h", seconds / 3600.0),
     }
 }
 
@@ -146,10 +153,11 @@ impl Observer for Terminal {
             }
             if let Some(bar) = &task.bar {
                 bar.set_position(task.done);
+                bar.set_message(task.standing());
             }
         } else if task.reported.is_none_or(|reported| reported.elapsed() >= LINE_INTERVAL) {
             task.reported = Some(Instant::now());
-            eprint_line(&task.plain_line());
+            eprint_line(&format!("{}: {}", task.name, task.standing()));
         }
     }
 
@@ -177,5 +185,15 @@ impl Observer for Terminal {
 
     fn interrupted(&self) -> bool {
         INTERRUPTED.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_the_unit_that_fits() {
+        assert_eq!([12.4, 150.0, 20_000.0].map(duration), ["12 s", "2 min", "5.6 h"]);
     }
 }
