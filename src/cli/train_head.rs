@@ -150,6 +150,17 @@ pub(super) fn train(
     let start = Instant::now();
     let parameters = training.parameters().check()?;
     let features = labelled_features(&context.cache, dataset, choice, val_fraction)?;
+    if features.classes.len() < 2 {
+        return Err(Error::Dataset {
+            path: dataset.to_path_buf(),
+            problem: format!(
+                "has one class only, `{}`: there is nothing to tell apart",
+                features.classes.join("`, `")
+            ),
+            hint: "add a folder with pictures of something else".to_owned(),
+        }
+        .into());
+    }
     for warning in &features.warnings {
         context.observer.warn(warning);
     }

@@ -276,6 +276,17 @@ fn a_folder_that_is_gone_is_known_under_every_way_to_it() {
 }
 
 #[test]
+fn one_class_makes_no_classifier() {
+    let scene = Scene::new();
+    scene.add_pictures("pictures/cat", 0, 0..5);
+    scene.extract([]);
+    scene
+        .run(["train-head", "pictures"])
+        .error(1, &["one class only, `cat`"]);
+    assert!(!scene.path("head.safetensors").exists());
+}
+
+#[test]
 fn flat_folders_are_split_by_content() {
     let scene = Scene::new();
     scene.add_pictures("pictures/cat", 0, 0..40);
