@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serializer;
 use tempfile::NamedTempFile;
@@ -96,6 +96,38 @@ fn put_in_place(file: NamedTempFile, path: &Path) -> Result<()> {
     put().map_err(Error::io("write", path))
 }
 
+/// A file that is being written and has its name once it is complete.
+pub(crate) struct Pending {
+    file: io::BufWriter<NamedTempFile>,
+    path: PathBuf,
+}
+
+impl Pending {
+    /// Begins the file `path`.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        Ok(Self {
+            file: io::BufWriter::with_capacity(1 << 20, create_beside(path)?),
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Makes the file durable under its name, replacing what is there.
+    pub(crate) fn commit(self) -> Result<()> {
+        let file = self.file.into_inner().map_err(|error| Error::io("write", &self.path)(error.into_error()))?;
+        put_in_place(file, &self.path)
+    }
+}
+
+impl Write for Pending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Writes `parts` one after another to `path`, which then has all of them or what it had before.
 pub(crate) fn write_atomically(path: &Path, parts: &[&[u8]]) -> Result<()> {
     let mut file = create_beside(path)?;
@@ -103,6 +135,14 @@ pub(crate) fn write_atomically(path: &Path, parts: &[&[u8]]) -> Result<()> {
         file.write_all(part).map_err(Error::io("write", path))?;
     }
     put_in_place(file, path)
+}
+
+/// Sets a file's modification time to now; whoever may not is passed over.
+pub(crate) fn touch(path: &Path) {
+    let touched = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    if let Err(error) = touched {
+        tracing::debug!("{}: {error}", path.display());
+    }
 }
 
 /// Removes temporary files that a killed program left in `folder` more than a day ago.

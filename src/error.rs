@@ -5,6 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::extract::{Failure, FailureLimit};
 use crate::{ExternalDataProblem, NotOnnx};
 
 /// What can go wrong in `lastlayer`; each variant keeps the path and the source.
@@ -312,6 +313,19 @@ pub enum Error {
     #[error(transparent)]
     Linfa(#[from] linfa::Error),
 
+    /// More pictures failed than the run was told to bear.
+    #[error("{failed} pictures failed, more than the {limit} allowed{}", failures.first().map_or_else(String::new, |first| format!(
+        "; the first: `{}`: {}: {}", first.path.display(), first.reason, first.detail
+    )))]
+    TooManyFailures {
+        /// Pictures that failed until the run was stopped.
+        failed: usize,
+        /// The most that were allowed.
+        limit: FailureLimit,
+        /// Which, and why.
+        failures: Vec<Failure>,
+    },
+
     /// The user pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -433,6 +447,9 @@ impl Error {
                 "lower the learning rate, for example to {}",
                 learning_rate / 10.0
             )),
+            Self::TooManyFailures { .. } => Some(
+                "mend or remove these files, or raise `--max-failures`; what was computed is kept".to_owned(),
+            ),
             Self::Safetensors { .. } | Self::HeadFile { .. } => {
                 Some("give a head file that `lastlayer train-head` wrote, or train it again".to_owned())
             }

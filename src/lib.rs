@@ -21,18 +21,21 @@ pub use backbone::{
     Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
     Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
 };
-pub use cache::{Cache, FeatureSpace, Origin, RowKey, Space, SpaceId};
-pub use dataset::{Dataset, EXTENSIONS, Ignored, Sample, Split};
+pub use cache::{Cache, FeatureSpace, Origin, PARTIAL, RowKey, Space, SpaceId};
+pub use dataset::{
+    Dataset, DatasetKind, EXTENSIONS, IdenticalPictures, Ignored, InputOptions, MissingClass, Opened, PictureIn, Place,
+    Problems, Sample, Split, StreamedArchive, StreamedDataset, TableColumns,
+};
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
-pub use extract::{ExtractOptions, ExtractReport, Failure, extract};
-pub use features::{LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
+pub use extract::{ExtractOptions, ExtractReport, Failure, FailureLimit, extract, extract_stream};
+pub use features::{FeatureRequest, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
 pub use head::{
     EpochRecord, Examples, HeadFile, HeadMeta, LinearHead, RankedClass, Schedule, Score, SgdParams, SgdValidParams,
     StepLr, Training, TrainingTask, cross_entropy,
 };
 pub use observer::{Observer, Quiet, Unit};
-pub use picture::{DECODER, Exif, Limits, PictureError, Reason, Transform};
+pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
 pub use space::{Precision, SpaceDescription};

@@ -1,18 +1,18 @@
 //! Files to features: reading, hashing, decoding and inference at the same time, in bounded memory.
 //!
 //! ```text
-//! paths ─► decode threads ─► bounded queue ─► inference threads ─► results ─► the caller's thread
-//!          read, hash,       tensors          batches              features, failures
-//!          look up, decode
+//! supply ─► decode threads ─► bounded queue ─► inference threads ─► results ─► the caller's thread
+//!           read, hash,       tensors          batches              features, failures
+//!           look up, decode
 //! ```
-//! A result carries the index of its path through all stages, so a feature can't come to belong to another file. A file
-//! that can't be read or decoded is a result like any other.
+//! A result carries the index of its picture through all stages, so a feature can't come to belong to another one. A
+//! picture that can't be read or decoded is a result like any other.
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -23,10 +23,8 @@ use crate::dataset::Stamp;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
-use crate::picture::{Limits, PictureError, Reason, Transform};
+use crate::picture::{Completeness, Limits, PictureError, Reason, Transform};
 
-/// No picture file is longer.
-const LARGEST_FILE: u64 = 2 << 30;
 /// How long an inference thread waits for a batch to fill up.
 const FILL_WAIT: Duration = Duration::from_millis(2);
 /// Decoded pictures that may wait at least: what the cores decode while the sessions are being opened.
@@ -34,10 +32,74 @@ const SHORTEST_QUEUE: usize = 32;
 /// How often the caller's thread gets its turn when no result comes.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What became of one path.
+/// Where the pictures come from: asked by all decode threads, one picture at a time.
+pub(crate) trait Supply: Sync {
+    /// The next picture; `None` when there are no more.
+    ///
+    /// # Errors
+    /// What ends the run: an archive that breaks off. A picture that can't be read is a picture all the same.
+    fn next(&self) -> Result<Option<Work>>;
+
+    /// How many pictures there are in all, where that is known before.
+    fn count(&self) -> Option<usize>;
+}
+
+/// One picture to be looked at.
+pub(crate) struct Work {
+    /// Its number, by which the result is known.
+    pub(crate) index: usize,
+    pub(crate) source: Source,
+}
+
+/// Where a picture's bytes are.
+pub(crate) enum Source {
+    File(PathBuf),
+    /// Within a larger file.
+    Part {
+        file: PathBuf,
+        offset: u64,
+        length: u64,
+    },
+    /// Read already, or found to be unreadable.
+    Bytes(Result<Vec<u8>, PictureError>),
+}
+
+/// Files that are known before.
+pub(crate) struct Files<'a> {
+    path: &'a (dyn Fn(usize) -> Source + Sync),
+    count: usize,
+    next: AtomicUsize,
+}
+
+impl<'a> Files<'a> {
+    /// `count` pictures, the bytes of each where `source` says.
+    pub(crate) fn new(count: usize, source: &'a (dyn Fn(usize) -> Source + Sync)) -> Self {
+        Self {
+            path: source,
+            count,
+            next: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Supply for Files<'_> {
+    fn next(&self) -> Result<Option<Work>> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        Ok((index < self.count).then(|| Work {
+            index,
+            source: (self.path)(index),
+        }))
+    }
+
+    fn count(&self) -> Option<usize> {
+        Some(self.count)
+    }
+}
+
+/// What became of one picture.
 #[derive(Debug)]
 pub(crate) struct Processed {
-    /// Index into the paths.
+    /// Its number in the supply.
     pub(crate) index: usize,
     /// The file's stamp before it was read; default where there was none.
     pub(crate) stamp: Stamp,
@@ -49,25 +111,22 @@ pub(crate) struct Processed {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The caller has the feature of this content.
-    Known,
+    Known(Completeness),
     /// The same content came from another path of this run.
     Repeated,
     /// The feature, `[dim]`.
-    Feature(Vec<f32>),
+    Feature(Vec<f32>, Completeness),
     /// There is no feature.
     Failed(PictureError),
 }
 
 /// What the pipeline looks at before it decodes.
 pub(crate) struct Plan<'a> {
-    /// How many files there are.
-    pub(crate) count: usize,
-    /// The path of the file with an index below `count`.
-    pub(crate) path: &'a (dyn Fn(usize) -> PathBuf + Sync),
+    pub(crate) supply: &'a dyn Supply,
     pub(crate) transform: &'a Transform,
     pub(crate) limits: Limits,
-    /// Whether the caller has the feature of a content already.
-    pub(crate) known: &'a (dyn Fn(&[u8; 32]) -> bool + Sync),
+    /// Whether the caller has the feature of a content already, and of how much of the picture.
+    pub(crate) known: &'a (dyn Fn(&[u8; 32]) -> Option<Completeness> + Sync),
     /// Whether a content that occurs twice is looked at once, the others being [`Outcome::Repeated`].
     pub(crate) deduplicate: bool,
 }
@@ -110,6 +169,14 @@ struct Decoded {
     stamp: Stamp,
     content: [u8; 32],
     tensor: Vec<f32>,
+    completeness: Completeness,
+}
+
+/// What the decode stage makes of one picture: a tensor that goes on, or an outcome already.
+struct Looked {
+    stamp: Stamp,
+    content: Option<[u8; 32]>,
+    tensor: Result<(Vec<f32>, Completeness), Outcome>,
 }
 
 /// What the threads of one run share.
@@ -117,7 +184,8 @@ struct Shared<'a> {
     plan: &'a Plan<'a>,
     engine: &'a Engine<'a>,
     observer: &'a dyn Observer,
-    next: AtomicUsize,
+    /// Whether the supply came to its end.
+    exhausted: AtomicBool,
     stop: AtomicBool,
     /// Pictures that inference threads have taken.
     taken: AtomicUsize,
@@ -129,24 +197,25 @@ struct Shared<'a> {
     inference_ns: AtomicU64,
 }
 
-/// Runs all files of `plan` through the pipeline; `sink` gets each result, in no particular order, and every now and
+/// Runs all pictures of `plan` through the pipeline; `sink` gets each result, in no particular order, and every now and
 /// then `None` so that it can do what is due by time.
 ///
 /// # Errors
-/// What opening or running the backbone gives, or `sink`: then the run is stopped.
+/// What opening or running the backbone gives, the supply, or `sink`: then the run is stopped.
 pub(crate) fn run(
     plan: &Plan<'_>,
     engine: &Engine<'_>,
     observer: &dyn Observer,
     sink: &mut dyn FnMut(Option<Processed>) -> Result<()>,
 ) -> Result<Ended> {
-    let workers = engine.workers(plan.count);
-    let decoders = engine.threads().min(plan.count).max(1);
+    let count = plan.supply.count().unwrap_or(usize::MAX);
+    let workers = engine.workers(count);
+    let decoders = engine.threads().min(count).max(1);
     let shared = Shared {
         plan,
         engine,
         observer,
-        next: AtomicUsize::new(0),
+        exhausted: AtomicBool::new(false),
         stop: AtomicBool::new(false),
         taken: AtomicUsize::new(0),
         sessions: AtomicUsize::new(0),
@@ -194,7 +263,7 @@ pub(crate) fn run(
         decode: share(&shared.decode_ns, decoders),
         disk: share(&shared.disk_ns, decoders),
     };
-    let interrupted = shared.next.load(Ordering::Relaxed) < plan.count;
+    let interrupted = !shared.exhausted.load(Ordering::Relaxed);
     Ok(Ended { busy, interrupted })
 }
 
@@ -218,31 +287,44 @@ impl Shared<'_> {
 
     fn decode_all(&self, tensors: &SyncSender<Decoded>, results: &SyncSender<Result<Processed>>) {
         while !self.stopped() {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.plan.count {
-                return;
-            }
-            let (stamp, content, outcome) = self.decode_one(&(self.plan.path)(index));
-            let sent = match outcome {
-                Ok(tensor) => {
-                    let content = content.expect("a decoded picture was read");
-                    tensors
-                        .send(Decoded {
-                            index,
-                            stamp,
-                            content,
-                            tensor,
-                        })
-                        .is_ok()
+            let Work { index, source } = match self.plan.supply.next() {
+                Ok(Some(work)) => work,
+                Ok(None) => {
+                    self.exhausted.store(true, Ordering::Relaxed);
+                    return;
                 }
-                Err(outcome) => results
-                    .send(Ok(Processed {
+                Err(error) => {
+                    // Nobody else finds more there; what was given before goes through.
+                    self.stop.store(true, Ordering::Relaxed);
+                    let _ = results.send(Err(error));
+                    return;
+                }
+            };
+            let Looked {
+                stamp,
+                content,
+                tensor,
+            } = self.decode_one(source);
+            let sent = match tensor {
+                Ok((tensor, completeness)) => {
+                    let decoded = Decoded {
+                        index,
+                        stamp,
+                        content: content.expect("a decoded picture was read"),
+                        tensor,
+                        completeness,
+                    };
+                    tensors.send(decoded).is_ok()
+                }
+                Err(outcome) => {
+                    let processed = Processed {
                         index,
                         stamp,
                         content,
                         outcome,
-                    }))
-                    .is_ok(),
+                    };
+                    results.send(Ok(processed)).is_ok()
+                }
             };
             if !sent {
                 return;
@@ -250,12 +332,17 @@ impl Shared<'_> {
         }
     }
 
-    fn decode_one(&self, path: &Path) -> (Stamp, Option<[u8; 32]>, Result<Vec<f32>, Outcome>) {
+    fn decode_one(&self, source: Source) -> Looked {
         let start = Instant::now();
-        let (stamp, bytes) = read(path);
+        let (stamp, bytes) = read(source, &self.plan.limits);
+        let looked = |content, tensor| Looked {
+            stamp,
+            content,
+            tensor,
+        };
         let bytes = match bytes {
             Ok(bytes) => bytes,
-            Err(error) => return (stamp, None, Err(Outcome::Failed(error))),
+            Err(error) => return looked(None, Err(Outcome::Failed(error))),
         };
         let content = *blake3::hash(&bytes).as_bytes();
         add_elapsed(&self.disk_ns, start);
@@ -266,16 +353,17 @@ impl Shared<'_> {
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(content)
         {
-            return (stamp, Some(content), Err(Outcome::Repeated));
+            return looked(Some(content), Err(Outcome::Repeated));
         }
-        if (self.plan.known)(&content) {
-            return (stamp, Some(content), Err(Outcome::Known));
+        if let Some(completeness) = (self.plan.known)(&content) {
+            return looked(Some(content), Err(Outcome::Known(completeness)));
         }
         let start = Instant::now();
         let mut tensor = vec![0.0; self.plan.transform.tensor_len()];
         let loaded = self.plan.transform.load(&bytes, &self.plan.limits, &mut tensor);
         add_elapsed(&self.decode_ns, start);
-        (stamp, Some(content), loaded.map(|()| tensor).map_err(Outcome::Failed))
+        let tensor = loaded.map(|completeness| (tensor, completeness)).map_err(Outcome::Failed);
+        looked(Some(content), tensor)
     }
 
     /// As [`Shared::infer_batches`]; however that ends, nobody waits for ever for room in the queue.
@@ -359,7 +447,8 @@ impl Shared<'_> {
     /// at the same time.
     fn fill_batch(&self, queue: &Mutex<Receiver<Decoded>>, first: Decoded, workers: usize) -> Vec<Decoded> {
         let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = self.plan.count.saturating_sub(self.taken.load(Ordering::Relaxed));
+        let count = self.plan.supply.count().unwrap_or(usize::MAX);
+        let left = count.saturating_sub(self.taken.load(Ordering::Relaxed));
         let size = self.engine.batch_size().min(left.div_ceil(workers)).max(1);
         let mut batch = vec![first];
         while batch.len() < size {
@@ -380,15 +469,16 @@ impl Shared<'_> {
         }
         let features = session.run(&input, batch.len())?;
         add_elapsed(&self.inference_ns, start);
-        let outcome = |feature: &[f32]| {
+        let outcome = |(feature, decoded): (&[f32], &Decoded)| {
             if feature.iter().all(|value| value.is_finite()) {
-                return Outcome::Feature(feature.to_vec());
+                return Outcome::Feature(feature.to_vec(), decoded.completeness);
             }
             let detail = "the backbone gives features that are infinite or not a number";
             Outcome::Failed(PictureError::new(Reason::Unsupported, detail))
         };
         Ok(features
             .chunks_exact(features.len() / batch.len())
+            .zip(batch)
             .map(outcome)
             .collect())
     }
@@ -405,29 +495,38 @@ fn add_elapsed(total: &AtomicU64, start: Instant) {
     );
 }
 
-/// A file's stamp and bytes; the stamp is taken first, so that a change while reading shows next time.
-fn read(path: &Path) -> (Stamp, Result<Vec<u8>, PictureError>) {
-    let metadata = match fs::metadata(path) {
+/// A file's stamp and the picture's bytes; the stamp is taken first, so that a change while reading shows next time.
+fn read(source: Source, limits: &Limits) -> (Stamp, Result<Vec<u8>, PictureError>) {
+    let (path, part) = match source {
+        Source::Bytes(bytes) => return (Stamp::default(), bytes),
+        Source::File(path) => (path, None),
+        Source::Part { file, offset, length } => (file, Some((offset, length))),
+    };
+    let metadata = match fs::metadata(&path) {
         Ok(metadata) => metadata,
         Err(error) => return (Stamp::default(), Err(PictureError::unreadable(&error))),
     };
-    let stamp = Stamp::of(&metadata);
     let read = || {
+        // Before it is opened: a pipe would make whoever opens it wait.
         if !metadata.is_file() {
             return Err(PictureError::new(Reason::Unreadable, "not a regular file"));
         }
-        if metadata.len() > LARGEST_FILE {
-            return Err(PictureError::new(
-                Reason::TooLarge,
-                format!("the file has {} bytes", metadata.len()),
-            ));
+        let (offset, length) = part.unwrap_or((0, metadata.len()));
+        limits.check_file(length)?;
+        let unreadable = |error| PictureError::unreadable(&error);
+        let mut file = fs::File::open(&path).map_err(unreadable)?;
+        if part.is_some() {
+            file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
         }
-        let file = fs::File::open(path).map_err(|error| PictureError::unreadable(&error))?;
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-        file.take(LARGEST_FILE)
-            .read_to_end(&mut bytes)
-            .map_err(|error| PictureError::unreadable(&error))?;
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        // A file that grows meanwhile is read as far as it may.
+        let most = if part.is_some() { length } else { limits.max_file_bytes };
+        file.take(most).read_to_end(&mut bytes).map_err(unreadable)?;
+        if part.is_some() && bytes.len() as u64 != length {
+            return Err(PictureError::new(Reason::Truncated, "the archive ends within the picture"));
+        }
         Ok(bytes)
     };
-    (stamp, read())
+    let bytes = read();
+    (Stamp::of(&metadata), bytes)
 }

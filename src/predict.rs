@@ -12,8 +12,8 @@ use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::head::{HeadFile, RankedClass};
 use crate::observer::{Observer, Unit};
-use crate::picture::{DECODER, Limits, PictureError};
-use crate::pipeline::{self, Outcome, Plan};
+use crate::picture::{Completeness, DECODER, Limits, PictureError, Truncated};
+use crate::pipeline::{self, Files, Outcome, Plan, Source};
 use crate::space::SpaceDescription;
 
 /// What `predict` says of one picture.
@@ -123,14 +123,20 @@ impl Classifier {
     ) -> Result<()> {
         let checked = || backbone().and_then(|backbone| self.check(&backbone).map(|()| backbone));
         let space: Option<Space> = cache.open_space(&self.description.space())?;
-        let known = |content: &[u8; 32]| space.as_ref().and_then(|space| space.row(&RowKey::plain(*content)));
+        let accept = options.limits.truncated == Truncated::Accept;
+        let known = |content: &[u8; 32]| {
+            let space = space.as_ref()?;
+            let whole = space.row(&RowKey::plain(*content)).map(|row| (row, Completeness::Whole));
+            let partial = || space.row(&RowKey::partial(*content)).map(|row| (row, Completeness::Partial));
+            whole.or_else(|| partial().filter(|_| accept))
+        };
         let engine = Engine::new(&checked, &options.inference, observer);
+        let source = |index: usize| Source::File(paths[index].clone());
         let plan = Plan {
-            count: paths.len(),
-            path: &|index| paths[index].clone(),
+            supply: &Files::new(paths.len(), &source),
             transform: &self.description.transform,
             limits: options.limits,
-            known: &|content| known(content).is_some(),
+            known: &|content| known(content).map(|(_, completeness)| completeness),
             deduplicate: false,
         };
         // Results come as they are ready and go out in order: what is early waits here.
@@ -141,11 +147,11 @@ impl Classifier {
             let Some(processed) = processed else { return Ok(()) };
             observer.advance(1);
             let outcome = match processed.outcome {
-                Outcome::Feature(feature) => self.rank(&feature, options.top_k).map(Ok)?,
-                Outcome::Known => {
+                Outcome::Feature(feature, _) => self.rank(&feature, options.top_k).map(Ok)?,
+                Outcome::Known(_) => {
                     let content = processed.content.expect("a known picture was read");
-                    self.rank(known(&content).expect("it was there a moment ago"), options.top_k)
-                        .map(Ok)?
+                    let (feature, _) = known(&content).expect("it was there a moment ago");
+                    self.rank(feature, options.top_k).map(Ok)?
                 }
                 Outcome::Failed(error) => Err(error),
                 Outcome::Repeated => unreachable!("repeated pictures are not set aside here"),

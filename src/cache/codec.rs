@@ -56,28 +56,29 @@ pub(crate) struct IndexEntry {
     pub(crate) bytes: u64,
 }
 
-/// A data set record as it is stored; paths are the operating system's bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct StoredRecord {
+/// The header of a data set record; see ARCHITECTURE.md for its bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct RecordHeader {
     pub(crate) format: u32,
+    /// What the data set was read from.
+    pub(crate) kind: u8,
+    /// The operating system's bytes, as all paths here.
+    pub(crate) name: Vec<u8>,
     pub(crate) root: Vec<u8>,
     pub(crate) classes: Vec<String>,
-    pub(crate) samples: Vec<StoredSample>,
+    pub(crate) archives: Vec<StoredArchive>,
+    pub(crate) samples: u64,
+    pub(crate) text_bytes: u64,
 }
 
-/// One picture of a [`StoredRecord`].
+/// One archive of a [`RecordHeader`].
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct StoredSample {
+pub(crate) struct StoredArchive {
     pub(crate) path: Vec<u8>,
-    pub(crate) class: u32,
-    pub(crate) split: Option<u8>,
     pub(crate) size: u64,
     pub(crate) modified_ns: i64,
     pub(crate) changed_ns: i64,
     pub(crate) inode: u64,
-    pub(crate) settled: bool,
-    pub(crate) content: Option<[u8; 32]>,
-    pub(crate) failure: Option<(String, String)>,
 }
 
 pub(crate) fn encode_header(header: &SegmentHeader) -> Vec<u8> {
@@ -121,8 +122,25 @@ pub(crate) fn decode_document<T: Decode<()>>(magic: &[u8; 8], bytes: &[u8]) -> R
     if u64::from_le_bytes(*length) != payload.len() as u64 {
         return Err("the length does not match".to_owned());
     }
-    match bincode::decode_from_slice(payload, config::<DOCUMENT_LIMIT>()) {
-        Ok((document, used)) if used == payload.len() => Ok(document),
+    decode_all(payload)
+}
+
+/// Bytes without a checksum of their own.
+pub(crate) fn encode_plain(value: &impl Encode) -> Result<Vec<u8>, Problem> {
+    bincode::encode_to_vec(value, config::<DOCUMENT_LIMIT>()).map_err(|error| error.to_string())
+}
+
+/// Decodes what [`encode_plain`] gave. What is allocated is bounded by the length of the bytes, whatever they claim.
+pub(crate) fn decode_all<T: Decode<()>>(bytes: &[u8]) -> Result<T, Problem> {
+    // In memory a list takes at most four times its bytes; the limit has to be known when this is compiled.
+    let decoded = match bytes.len().saturating_mul(4) {
+        0..=0x1_0000 => bincode::decode_from_slice(bytes, config::<0x1_0000>()),
+        0x1_0001..=0x40_0000 => bincode::decode_from_slice(bytes, config::<0x40_0000>()),
+        0x40_0001..=0x1000_0000 => bincode::decode_from_slice(bytes, config::<0x1000_0000>()),
+        _ => bincode::decode_from_slice(bytes, config::<DOCUMENT_LIMIT>()),
+    };
+    match decoded {
+        Ok((value, used)) if used == bytes.len() => Ok(value),
         Ok(_) => Err("bytes are left over".to_owned()),
         Err(error) => Err(error.to_string()),
     }

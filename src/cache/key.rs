@@ -66,15 +66,25 @@ impl fmt::Debug for SpaceId {
 pub struct RowKey {
     /// blake3 of the file's bytes.
     pub content: [u8; 32],
-    /// 0 is the plain view (resize, centre crop); others are reserved for augmented views.
+    /// 0 is the plain view (resize, centre crop), [`PARTIAL`] set means that of what there is of a picture that is cut
+    /// off; others are reserved for augmented views.
     pub view: u32,
 }
+
+/// In a view: the picture's file ends before its pixels do, and what was missing is filled.
+pub const PARTIAL: u32 = 1 << 31;
 
 impl RowKey {
     /// The plain view of the picture with this content hash.
     #[must_use]
     pub fn plain(content: [u8; 32]) -> Self {
         Self { content, view: 0 }
+    }
+
+    /// The plain view of what there is of a picture that is cut off.
+    #[must_use]
+    pub fn partial(content: [u8; 32]) -> Self {
+        Self { content, view: PARTIAL }
     }
 }
 

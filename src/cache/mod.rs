@@ -20,5 +20,6 @@ mod mapped;
 mod segment;
 mod store;
 
-pub use key::{FeatureSpace, RowKey, SpaceId};
+pub(crate) use datasets::{DatasetRecord, RecordOf};
+pub use key::{PARTIAL, FeatureSpace, RowKey, SpaceId};
 pub use store::{Cache, Origin, Space};

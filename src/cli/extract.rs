@@ -1,26 +1,33 @@
 //! `lastlayer extract`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::context::Context;
 use super::output::{Ending, Result, counted, print_json};
 use super::progress::catch_interrupts;
-use crate::dataset::{Dataset, Ignored};
+use crate::dataset::{Dataset, Ignored, InputOptions, Opened, TableColumns};
+use crate::disk;
 use crate::engine::DEFAULT_BATCH_SIZE;
-use crate::extract::{ExtractOptions, ExtractReport, extract};
+use crate::error::Error;
+use crate::extract::{
+    ExtractOptions, ExtractReport, Failure as ExtractFailure, FailureLimit, extract, extract_stream,
+};
 use crate::observer::Observer;
-use crate::picture::{Exif, Limits};
+use crate::picture::{Exif, Limits, Truncated};
 
 /// Failures listed one by one for people; `--json` lists all.
 const LISTED_FAILURES: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Folder with train/, val/ [and test/], or with one folder per class
+    /// Folder with train/, val/ [and test/], or with one folder per class; a table (.csv .tsv .jsonl .parquet); tar shards
+    /// (`shard-{000..012}.tar`, or their folder); or `-` for a list of paths or a tar on stdin
     dataset: PathBuf,
+    #[command(flatten)]
+    input: InputArguments,
     #[command(flatten)]
     backbone: BackboneArguments,
     /// What becomes of the EXIF orientation of pictures
@@ -31,6 +38,66 @@ pub(super) struct Arguments {
     /// Hash every file, even where size and times say that it did not change
     #[arg(long)]
     rehash: bool,
+    #[command(flatten)]
+    failures: FailureArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Failures")]
+struct FailureArguments {
+    /// Stop as failed when more pictures than this fail: a number, or a percentage of the data set [default: any number]
+    #[arg(long, value_name = "N|P%")]
+    max_failures: Option<FailureLimit>,
+    /// Stop as failed at the first picture that fails
+    #[arg(long, conflicts_with = "max_failures")]
+    fail_fast: bool,
+    /// Where the failed pictures are listed as CSV [default: failures.csv in the cache]
+    #[arg(long, value_name = "FILE")]
+    failures: Option<PathBuf>,
+}
+
+impl FailureArguments {
+    fn limit(&self) -> FailureLimit {
+        match self.fail_fast {
+            true => FailureLimit::Count(0),
+            false => self.max_failures.unwrap_or_default(),
+        }
+    }
+}
+
+/// How a data set is read, where it is no folder.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tables, lists and streams")]
+pub(super) struct InputArguments {
+    /// Column with the pictures' paths [default: path, file, filename, image …]
+    #[arg(long, value_name = "NAME")]
+    path_column: Option<String>,
+    /// Column with the labels [default: label, class, category, target …]
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+    /// Column with train, val or test [default: split, subset, partition …]
+    #[arg(long, value_name = "NAME")]
+    split_column: Option<String>,
+    /// Folder that relative paths start from [default: the table's; for a list the current one]
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+    /// Name to remember the data set by, for `train-head NAME` after a stream [default: its path]
+    #[arg(long, value_name = "NAME")]
+    name: Option<PathBuf>,
+}
+
+impl InputArguments {
+    pub(super) fn options(self) -> InputOptions {
+        InputOptions {
+            columns: TableColumns {
+                path: self.path_column,
+                label: self.label_column,
+                split: self.split_column,
+            },
+            image_root: self.image_root,
+            name: self.name,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +118,25 @@ pub(super) struct ReadingArguments {
     /// Largest picture to decode, in pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_pixels)]
     pub(super) max_pixels: u64,
+    /// Longest file to read, in bytes
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_file_bytes)]
+    pub(super) max_file_bytes: u64,
+    /// Take what there is of a JPEG or PNG that is cut off, instead of refusing it
+    #[arg(long)]
+    pub(super) accept_truncated: bool,
+}
+
+impl ReadingArguments {
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            max_pixels: self.max_pixels,
+            max_file_bytes: self.max_file_bytes,
+            truncated: match self.accept_truncated {
+                true => Truncated::Accept,
+                false => Truncated::Reject,
+            },
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -62,9 +148,12 @@ enum ExifArgument {
 }
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
+    let opened = Dataset::open(&arguments.dataset, &arguments.input.options(), Box::new(std::io::stdin()))?;
+    // Only now: reading a list from a terminal can't be asked to stop, it must be stopped.
     catch_interrupts();
-    let dataset = Dataset::scan(&arguments.dataset)?;
-    report_warnings(&dataset, context);
+    if let Opened::Listed(dataset) = &opened {
+        report_warnings(&dataset.warnings, &dataset.ignored, context);
+    }
     let BackboneArguments { backbone, feature } = &arguments.backbone;
     let backbone = context.backbone(backbone, feature.as_deref())?;
     for note in backbone.notes() {
@@ -76,29 +165,74 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             ExifArgument::Apply => Exif::Apply,
             ExifArgument::Ignore => Exif::Ignore,
         },
-        limits: Limits {
-            max_pixels: arguments.reading.max_pixels,
-        },
+        limits: arguments.reading.limits(),
         rehash: arguments.rehash,
+        max_failures: arguments.failures.limit(),
     };
-    let report = extract(&dataset, &backbone, &context.cache, &options, &context.observer)?;
+    let listed_in = arguments.failures.failures.as_deref();
+    let report = match opened {
+        Opened::Listed(dataset) => extract(&dataset, &backbone, &context.cache, &options, &context.observer),
+        Opened::Streamed(stream) => extract_stream(stream, &backbone, &context.cache, &options, &context.observer),
+    };
+    let report = match report {
+        Err(Error::TooManyFailures {
+            failures,
+            failed,
+            limit,
+        }) => {
+            write_failures(&failures, listed_in, context)?;
+            return Err(Error::TooManyFailures {
+                failures,
+                failed,
+                limit,
+            }
+            .into());
+        }
+        report => report?,
+    };
+    let listed_in = write_failures(&report.failures, listed_in, context)?;
+    for line in report.problems.lines() {
+        context.observer.warn(&line);
+    }
     if context.json {
         print_json(&report)?;
     } else {
-        print_report(&report)?;
+        print_report(&report, listed_in.as_deref())?;
     }
     Ok(Ending::with_skipped(report.failed))
 }
 
-pub(super) fn report_warnings(dataset: &Dataset, context: &Context) {
-    for warning in &dataset.warnings {
+/// Lists the failed pictures in `file`, or in the cache: that list is of the last run, and gone when nothing failed.
+fn write_failures(failures: &[ExtractFailure], file: Option<&Path>, context: &Context) -> Result<Option<PathBuf>> {
+    let path = file.map_or_else(|| context.cache.root().join("failures.csv"), Path::to_path_buf);
+    if failures.is_empty() && file.is_none() {
+        return match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error).into()),
+            _ => Ok(None),
+        };
+    }
+    let mut table = csv::Writer::from_writer(disk::Output::create(&path)?);
+    let failed = |error: csv::Error| Error::io("write", &path)(error.into());
+    table.write_record(["path", "reason", "detail"]).map_err(failed)?;
+    for failure in failures {
+        let reason = failure.reason.to_string();
+        let fields = [failure.path.as_os_str().as_encoded_bytes(), reason.as_bytes(), failure.detail.as_bytes()];
+        table.write_record(fields).map_err(failed)?;
+    }
+    let output = table.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;
+    output.finish()?;
+    Ok(Some(path))
+}
+
+pub(super) fn report_warnings(warnings: &[String], ignored: &Ignored, context: &Context) {
+    for warning in warnings {
         context.observer.warn(warning);
     }
     let Ignored {
         hidden,
         foreign,
         examples,
-    } = &dataset.ignored;
+    } = ignored;
     if hidden + foreign > 0 {
         let examples: Vec<String> = examples.iter().map(|path| path.display().to_string()).collect();
         let more = if (examples.len() as u64) < hidden + foreign {
@@ -113,7 +247,7 @@ pub(super) fn report_warnings(dataset: &Dataset, context: &Context) {
     }
 }
 
-pub(super) fn print_report(report: &ExtractReport) -> Result<()> {
+pub(super) fn print_report(report: &ExtractReport, failures: Option<&Path>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -132,6 +266,12 @@ pub(super) fn print_report(report: &ExtractReport) -> Result<()> {
             report.duplicates
         )?;
     }
+    if report.partial > 0 {
+        writeln!(out, "{} are cut off: what there is of them was taken", report.partial)?;
+    }
+    if report.unlabelled > 0 {
+        writeln!(out, "{} have no label", report.unlabelled)?;
+    }
     for failure in report.failures.iter().take(LISTED_FAILURES) {
         writeln!(
             out,
@@ -142,11 +282,10 @@ pub(super) fn print_report(report: &ExtractReport) -> Result<()> {
         )?;
     }
     if report.failures.len() > LISTED_FAILURES {
-        writeln!(
-            out,
-            "  and {} more; --json lists all",
-            report.failures.len() - LISTED_FAILURES
-        )?;
+        writeln!(out, "  and {} more", report.failures.len() - LISTED_FAILURES)?;
+    }
+    if let Some(path) = failures {
+        writeln!(out, "the failed are listed in {}", path.display())?;
     }
     if let (Some(bottleneck), Some(device)) = (report.bottleneck, &report.device) {
         let percent = |share: f64| format!("{:.0} %", share * 100.0);

@@ -70,9 +70,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         backbone: arguments.backbone.as_deref(),
         top_k: arguments.top_k as usize,
         batch_size: arguments.reading.batch_size as usize,
-        limits: Limits {
-            max_pixels: arguments.reading.max_pixels,
-        },
+        limits: arguments.reading.limits(),
         format,
     };
     let ending = match &arguments.output {

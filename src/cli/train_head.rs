@@ -9,20 +9,25 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::context::Context;
+use super::extract::InputArguments;
 use super::output::{Ending, Result, print_json};
 use super::progress::catch_interrupts;
 use crate::cache::Origin;
+use crate::dataset::Problems;
 use crate::error::Error;
-use crate::features::{LabelledFeatures, SpaceChoice, labelled_features};
+use crate::features::{FeatureRequest, LabelledFeatures, SpaceChoice, labelled_features};
 use crate::head::{EpochRecord, Examples, HeadFile, HeadMeta, Schedule, SgdParams, StepLr, Training, TrainingTask};
 use crate::observer::Observer;
 use crate::space::SpaceDescription;
 use linfa::ParamGuard;
+use regex::Regex;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The data set, as it was given to `extract`
+    /// The data set, as it was given to `extract`, or its `--name`
     dataset: PathBuf,
+    #[command(flatten)]
+    input: InputArguments,
     /// Head file to write
     #[arg(short, long, value_name = "FILE", default_value = "head.safetensors")]
     output: PathBuf,
@@ -32,11 +37,21 @@ pub(super) struct Arguments {
     /// Which features, where the cache has several: the space whose id begins so
     #[arg(long, value_name = "ID")]
     space: Option<String>,
-    /// Share of each class that validates, where there is no val/ folder
-    #[arg(long, value_name = "F", default_value_t = 0.3)]
-    val_fraction: f64,
+    #[command(flatten)]
+    split: SplitArguments,
     #[command(flatten)]
     training: TrainingArguments,
+}
+
+/// How a data set without a validation split gets one.
+#[derive(Debug, Args)]
+pub(super) struct SplitArguments {
+    /// Share of each class that validates, where the data set has no val split
+    #[arg(long, value_name = "F", default_value_t = 0.3)]
+    pub(super) val_fraction: f64,
+    /// Keep pictures together whose path gives the same text here: its first (…), or all that matches
+    #[arg(long, value_name = "REGEX")]
+    pub(super) group_by: Option<Regex>,
 }
 
 #[derive(Debug, Clone, Args, Serialize)]
@@ -91,6 +106,8 @@ struct Report<'a> {
     train_images: usize,
     val_images: usize,
     failed_images: usize,
+    unlabelled_images: usize,
+    problems: &'a Problems,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,10 +136,11 @@ impl From<&EpochRecord> for Epoch {
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let Arguments {
         dataset,
+        input,
         output,
         backbone,
         space,
-        val_fraction,
+        split,
         training,
     } = arguments;
     // A backbone that is here is known by its bytes too, whatever it was called when it was extracted.
@@ -134,22 +152,27 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         backbone,
         space,
     };
-    train(&dataset, &output, &choice, val_fraction, &training, context)
+    let request = FeatureRequest {
+        input: input.options(),
+        space: choice,
+        val_fraction: split.val_fraction,
+        group_by: split.group_by,
+    };
+    train(&dataset, &output, &request, &training, context)
 }
 
 /// Trains a head on the features of `dataset`, prints how it went, and writes it to `output`.
 pub(super) fn train(
     dataset: &Path,
     output: &Path,
-    choice: &SpaceChoice,
-    val_fraction: f64,
+    request: &FeatureRequest,
     training: &TrainingArguments,
     context: &Context,
 ) -> Result<Ending> {
     catch_interrupts();
     let start = Instant::now();
     let parameters = training.parameters().check()?;
-    let features = labelled_features(&context.cache, dataset, choice, val_fraction)?;
+    let features = labelled_features(&context.cache, dataset, request)?;
     if features.classes.len() < 2 {
         return Err(Error::Dataset {
             path: dataset.to_path_buf(),
@@ -161,7 +184,7 @@ pub(super) fn train(
         }
         .into());
     }
-    for warning in &features.warnings {
+    for warning in features.warnings.iter().chain(&features.problems.lines()) {
         context.observer.warn(warning);
     }
     if features.failed_images > 0 {
@@ -169,6 +192,10 @@ pub(super) fn train(
         context
             .observer
             .warn(&format!("{count} pictures that `extract` could not read are left out"));
+    }
+    if features.unlabelled_images > 0 {
+        let count = features.unlabelled_images;
+        context.observer.warn(&format!("{count} pictures without a label are left out"));
     }
     let mut task = TrainingTask::new(
         features.classes.len(),
@@ -191,7 +218,7 @@ pub(super) fn train(
     })?;
     let seconds = start.elapsed().as_secs_f64();
     // The head is what the command is for, also for someone who reads only the first lines (`… | head`).
-    head_file(&features, training, &trained)?.save(output)?;
+    head_file(&features, request, training, &trained)?.save(output)?;
     printed?;
 
     let best = trained.best();
@@ -212,6 +239,8 @@ pub(super) fn train(
             train_images: features.train.labels.len(),
             val_images: features.val.labels.len(),
             failed_images: features.failed_images,
+            unlabelled_images: features.unlabelled_images,
+            problems: &features.problems,
         })?;
     } else {
         writeln!(
@@ -261,7 +290,15 @@ impl TrainingArguments {
     }
 }
 
-fn head_file(features: &LabelledFeatures, training: &TrainingArguments, trained: &Training) -> Result<HeadFile, Error> {
+fn head_file(
+    features: &LabelledFeatures,
+    request: &FeatureRequest,
+    training: &TrainingArguments,
+    trained: &Training,
+) -> Result<HeadFile, Error> {
+    let mut options = serde_json::to_value(training).expect("options are numbers");
+    options["val_fraction"] = json!(request.val_fraction);
+    options["group_by"] = json!(request.group_by.as_ref().map(Regex::as_str));
     let description = SpaceDescription::parse(features.space.json()).ok_or_else(|| {
         Error::Usage("the features were extracted by another version of lastlayer: extract them again".to_owned())
     })?;
@@ -282,7 +319,7 @@ fn head_file(features: &LabelledFeatures, training: &TrainingArguments, trained:
             feature_tensor: description.feature,
             space_id: features.space.id().to_string(),
             space: features.space.json().to_owned(),
-            options: serde_json::to_value(training).expect("options are numbers"),
+            options,
             metrics: json!({
                 "best_epoch": best.epoch,
                 "train_images": features.train.labels.len(),

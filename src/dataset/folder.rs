@@ -6,14 +6,13 @@
 //! are no pictures and no classes; classes are named over all splits, so a missing folder in `val` shifts no index;
 //! and whatever is left out is counted.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use super::{Dataset, Ignored, Sample, Split, has_picture_extension};
+use super::{Dataset, DatasetKind, Ignored, Place, Sample, Split, has_picture_extension};
 use crate::error::{Error, Result};
 
 const SPLIT_NAMES: [(&str, Split); 6] = [
@@ -57,13 +56,17 @@ impl Dataset {
         let splits = split_folders(&root, &top, &mut scan)?;
         let (classes, samples) = match splits {
             Some(splits) => scan.split_layout(&splits)?,
+            None if top.is_empty() => scan.without_classes()?,
             None => scan.flat_layout(&top)?,
         };
         let Scan { ignored, warnings, .. } = scan;
         Ok(Self {
+            name: root.clone(),
+            kind: DatasetKind::Folder,
             root,
             classes,
             samples,
+            archives: Vec::new(),
             ignored,
             warnings,
         })
@@ -230,8 +233,7 @@ impl Scan<'_> {
         self.require_classes(train_folder, train)?;
         let classes: Vec<String> = train.iter().map(|(name, _)| name.clone()).collect();
 
-        for (split, folder, found) in &per_split[1..] {
-            let names: BTreeSet<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        for (_, folder, found) in &per_split[1..] {
             for (name, pictures) in found {
                 if !classes.contains(name) && !pictures.is_empty() {
                     return Err(Error::Dataset {
@@ -246,13 +248,6 @@ impl Scan<'_> {
                         ),
                     });
                 }
-                if pictures.is_empty() {
-                    self.warnings.push(format!("{}/{name} holds no picture", split.name()));
-                }
-            }
-            for class in classes.iter().filter(|class| !names.contains(class.as_str())) {
-                self.warnings
-                    .push(format!("class `{class}` has no folder in {}", split.name()));
             }
         }
 
@@ -273,6 +268,26 @@ impl Scan<'_> {
             }
         }
         Ok((classes, samples))
+    }
+
+    /// A folder of pictures and no folders: nothing is labelled.
+    fn without_classes(&mut self) -> Result<(Vec<String>, Vec<Sample>)> {
+        // They were counted when folders were looked for.
+        self.ignored = Ignored::default();
+        let root = self.root.to_path_buf();
+        let pictures = self.pictures(&root)?;
+        if pictures.is_empty() {
+            self.require_classes(&root, &[])?;
+        }
+        self.warnings
+            .push("there is no class folder: the pictures have no labels, and no head can be trained on them".to_owned());
+        let sample = |path| Sample {
+            path,
+            class: None,
+            split: None,
+            place: Place::File,
+        };
+        Ok((Vec::new(), pictures.into_iter().map(sample).collect()))
     }
 
     fn flat_layout(&mut self, folders: &[PathBuf]) -> Result<(Vec<String>, Vec<Sample>)> {
@@ -384,5 +399,10 @@ fn class_name(folder: &Path) -> Result<String> {
 
 fn sample(path: PathBuf, class: usize, split: Option<Split>) -> Sample {
     let class = u32::try_from(class).expect("a folder holds fewer than 2^32 class folders");
-    Sample { path, class, split }
+    Sample {
+        path,
+        class: Some(class),
+        split,
+        place: Place::File,
+    }
 }

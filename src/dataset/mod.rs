@@ -1,10 +1,13 @@
 //! Which pictures there are, and what each of them is labelled.
 //!
-//! A [`Dataset`] is a list of samples with a class and, where the folders say so, a split. It reads directory entries
-//! only: bytes are read, hashed and decoded further down the line. Flat folders get their split from the content
-//! hashes once these are known ([`split`]).
+//! A [`Dataset`] is a list of samples with, where the input says so, a class and a split. It reads directory entries,
+//! tables and the headers of archives: pictures are read, hashed and decoded further down the line. What has no split
+//! gets one from the content hashes once these are known ([`split`]).
 
 mod folder;
+mod labels;
+mod open;
+mod problems;
 mod record;
 mod split;
 mod stamp;
@@ -16,19 +19,32 @@ use serde::Serialize;
 use crate::disk::lossy_list;
 
 pub(crate) use folder::absolute;
-pub(crate) use record::{DatasetRecord, SampleRecord};
-pub(crate) use split::{SplitInput, assign_splits};
+pub(crate) use archive::{ArchiveStream, expand_shards};
+pub(crate) use labels::LabelIds;
+pub use open::{InputOptions, Opened, StreamedArchive, StreamedDataset};
+pub use table::TableColumns;
+pub use problems::{IdenticalPictures, MissingClass, PictureIn, Problems};
+pub(crate) use problems::Examined;
+pub(crate) use record::SampleRecord;
+pub(crate) use split::{SplitInput, assign_splits, join_groups};
 pub(crate) use stamp::Stamp;
 
-/// A labelled set of pictures below one folder.
+/// A set of pictures, labelled or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
-    /// The folder, absolute.
+    /// What the cache remembers it by, absolute: the folder, the table, the archives, or a made-up name.
+    pub name: PathBuf,
+    /// What it was read from.
+    pub kind: DatasetKind,
+    /// The folder that paths are relative to, absolute.
     pub root: PathBuf,
-    /// Class names, sorted by code point as torchvision's `ImageFolder` sorts them; a class id is an index into it.
+    /// Class names; a class id is an index into it. Sorted by code point as torchvision's `ImageFolder` sorts them, or
+    /// by value where all are integers that a table or an archive gives. Empty where nothing is labelled.
     pub classes: Vec<String>,
-    /// The pictures: by split (train, val, test), then class, then path.
+    /// The pictures. Of folders: by split (train, val, test), then class, then path; otherwise as they are listed.
     pub samples: Vec<Sample>,
+    /// The archives that [`Place::Member`] counts, below [`Dataset::root`].
+    pub archives: Vec<PathBuf>,
     /// What lies in the folder and is not part of the data set.
     pub ignored: Ignored,
     /// Things a careful person would want to know, one line each.
@@ -38,12 +54,55 @@ pub struct Dataset {
 /// One picture of a [`Dataset`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Path below [`Dataset::root`].
+    /// Path below [`Dataset::root`]; of a picture in an archive, the archive's path and the member's name.
     pub path: PathBuf,
-    /// Index into [`Dataset::classes`].
-    pub class: u32,
-    /// The split its folder names; `None` where the content hash decides.
+    /// Index into [`Dataset::classes`]; `None` where there is no label.
+    pub class: Option<u32>,
+    /// The split that its folder or its row names; `None` where the content hash decides.
     pub split: Option<Split>,
+    /// Where its bytes are.
+    pub place: Place,
+}
+
+/// Where the bytes of a [`Sample`] are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A file of its own.
+    File,
+    /// A part of an archive.
+    Member {
+        /// Index into [`Dataset::archives`].
+        archive: u32,
+        /// Of the first byte in the archive.
+        offset: u64,
+        /// In bytes.
+        length: u64,
+    },
+}
+
+/// What a data set was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DatasetKind {
+    /// A folder: one folder per class, or none.
+    #[default]
+    Folder,
+    /// A table of paths.
+    Table,
+    /// Tar archives that can be read at any place.
+    Archives,
+    /// A list of paths that was given once.
+    List,
+    /// Archives that can be read from front to back only.
+    Stream,
+}
+
+impl Dataset {
+    /// The archives with their stamps of now.
+    pub(crate) fn archive_stamps(&self) -> Vec<(PathBuf, Stamp)> {
+        let stamp = |path: &PathBuf| (path.clone(), Stamp::of_file(&self.root.join(path)));
+        self.archives.iter().map(stamp).collect()
+    }
 }
 
 /// What part of a data set a picture belongs to.
@@ -83,6 +142,13 @@ pub struct Ignored {
 }
 
 impl Ignored {
+    /// Adds what was left out elsewhere.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.hidden += other.hidden;
+        self.foreign += other.foreign;
+        other.examples.into_iter().for_each(|path| self.note_example(path));
+    }
+
     fn note_example(&mut self, path: PathBuf) {
         if self.examples.len() < 5 {
             self.examples.push(path);

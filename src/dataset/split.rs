@@ -1,42 +1,104 @@
-//! The split of a flat data set, decided by what each picture is rather than by where or when it was found.
+//! The split of a data set that has none, decided by what each picture is rather than by where or when it was found.
+
+use std::collections::HashMap;
 
 use super::Split;
 
-/// What [`assign_splits`] looks at: class id, content hash, and the split the folders give, if any.
-pub(crate) type SplitInput = (u32, [u8; 32], Option<Split>);
+/// What [`assign_splits`] looks at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SplitInput {
+    /// Class id.
+    pub(crate) class: u32,
+    /// What stays together: the content hash, or what [`join_groups`] makes of it and the user's groups.
+    pub(crate) unit: [u8; 32],
+    /// The split that the data set gives, if any.
+    pub(crate) split: Option<Split>,
+}
 
 /// Gives every picture a split: its own where it has one, otherwise val for about `val_fraction` of each class.
 ///
-/// A picture goes to val when its content hash, read as a fraction of its range, lies below `val_fraction`. So its side
-/// depends on its bytes alone: moving, renaming or adding files moves no other picture, and identical pictures stay
-/// together. Each class gets the fraction on average. The one exception: where that would leave a class without a
-/// picture on one side, the lowest hash goes to val or the highest to train, until there are pictures that do so by
-/// themselves; a class of one picture trains.
+/// A picture goes to val when its unit's hash, read as a fraction of its range, lies below `val_fraction`. So its side
+/// depends on its bytes (or its group's name) alone: moving, renaming or adding files moves no other picture, and what
+/// belongs together stays together. Each class gets the fraction on average. The one exception: where that would leave a
+/// class without a picture on one side, its lowest unit goes to val or its highest to train; a class of one unit trains.
 pub(crate) fn assign_splits(samples: &[SplitInput], val_fraction: f64) -> Vec<Split> {
-    let class_count = samples.iter().map(|(class, ..)| *class as usize + 1).max().unwrap_or(0);
-    // Per class: lowest and highest hash of the pictures to be split.
-    let mut range: Vec<Option<([u8; 32], [u8; 32])>> = vec![None; class_count];
-    for (class, content, split) in samples {
-        if split.is_none() {
-            let (low, high) = range[*class as usize].get_or_insert((*content, *content));
-            *low = (*low).min(*content);
-            *high = (*high).max(*content);
+    let mut units: Vec<[u8; 32]> = samples.iter().filter(|sample| sample.split.is_none()).map(|sample| sample.unit).collect();
+    units.sort_unstable();
+    units.dedup();
+    let number = |unit: &[u8; 32]| units.binary_search(unit).expect("all units without a split are there");
+    let mut sides: Vec<Split> = units
+        .iter()
+        .map(|unit| if hash_fraction(unit) < val_fraction { Split::Val } else { Split::Train })
+        .collect();
+
+    // Per class, in ascending order, because units are numbered in the order of their hashes.
+    let class_count = samples.iter().map(|sample| sample.class as usize + 1).max().unwrap_or(0);
+    let mut classes: Vec<Vec<usize>> = vec![Vec::new(); class_count];
+    for sample in samples.iter().filter(|sample| sample.split.is_none()) {
+        classes[sample.class as usize].push(number(&sample.unit));
+    }
+    // A unit that one class was given is not taken from it by another.
+    let mut settled = vec![false; units.len()];
+    for mut class in classes {
+        class.sort_unstable();
+        class.dedup();
+        if val_fraction <= 0.0 || class.is_empty() {
+            continue;
+        }
+        if let [only] = class[..] {
+            if !settled[only] {
+                sides[only] = Split::Train;
+                settled[only] = true;
+            }
+            continue;
+        }
+        if class.iter().all(|unit| sides[*unit] == Split::Train)
+            && let Some(lowest) = class.iter().find(|unit| !settled[**unit])
+        {
+            sides[*lowest] = Split::Val;
+            settled[*lowest] = true;
+        }
+        if class.iter().all(|unit| sides[*unit] == Split::Val)
+            && let Some(highest) = class.iter().rfind(|unit| !settled[**unit])
+        {
+            sides[*highest] = Split::Train;
+            settled[*highest] = true;
         }
     }
-    let choose = |(class, content, split): &SplitInput| {
-        if let Some(split) = split {
-            return *split;
-        }
-        let (low, high) = range[*class as usize].expect("set above for each class with an unsplit picture");
-        let in_val = match (low == high, val_fraction > 0.0) {
-            (_, false) | (true, _) => false,
-            (false, true) if *content == low => true,
-            (false, true) if *content == high => false,
-            _ => hash_fraction(content) < val_fraction,
-        };
-        if in_val { Split::Val } else { Split::Train }
-    };
+    let choose = |sample: &SplitInput| sample.split.unwrap_or_else(|| sides[number(&sample.unit)]);
     samples.iter().map(choose).collect()
+}
+
+/// The units of pictures that have a content and a group: pictures of one group stay together, and so do identical
+/// pictures, with all of their groups. A unit is the lowest hash of its groups.
+pub(crate) fn join_groups(pictures: &[([u8; 32], [u8; 32])]) -> Vec<[u8; 32]> {
+    let mut numbers: HashMap<[u8; 32], usize> = HashMap::new();
+    let mut groups: Vec<[u8; 32]> = Vec::new();
+    // Each group's parent; the root of a set is the group with the lowest hash.
+    let mut parents: Vec<usize> = Vec::new();
+    let mut first_group: HashMap<[u8; 32], usize> = HashMap::new();
+    let mut of_picture = Vec::with_capacity(pictures.len());
+    for (content, group) in pictures {
+        let number = *numbers.entry(*group).or_insert_with(|| {
+            groups.push(*group);
+            parents.push(parents.len());
+            parents.len() - 1
+        });
+        of_picture.push(number);
+        let first = *first_group.entry(*content).or_insert(number);
+        let (left, right) = (root_of(&mut parents, first), root_of(&mut parents, number));
+        let (low, high) = if groups[left] <= groups[right] { (left, right) } else { (right, left) };
+        parents[high] = low;
+    }
+    of_picture.into_iter().map(|number| groups[root_of(&mut parents, number)]).collect()
+}
+
+fn root_of(parents: &mut [usize], mut number: usize) -> usize {
+    while parents[number] != number {
+        parents[number] = parents[parents[number]];
+        number = parents[number];
+    }
+    number
 }
 
 /// The first eight bytes of a hash as a number in [0, 1).
@@ -52,12 +114,10 @@ mod tests {
 
     fn pictures(class: u32, count: u32) -> Vec<SplitInput> {
         (0..count)
-            .map(|index| {
-                (
-                    class,
-                    *blake3::hash(&[class.to_le_bytes(), index.to_le_bytes()].concat()).as_bytes(),
-                    None,
-                )
+            .map(|index| SplitInput {
+                class,
+                unit: *blake3::hash(&[class.to_le_bytes(), index.to_le_bytes()].concat()).as_bytes(),
+                split: None,
             })
             .collect()
     }
@@ -70,7 +130,7 @@ mod tests {
             let val = samples
                 .iter()
                 .zip(&splits)
-                .filter(|((of, ..), split)| *of == class && **split == Split::Val)
+                .filter(|(sample, split)| sample.class == class && **split == Split::Val)
                 .count();
             // Binomial(1000, 0.3): five standard deviations are 72.
             assert!((228..=372).contains(&val), "class {class}: {val} of 1000 in val");
@@ -116,11 +176,39 @@ mod tests {
     fn identical_pictures_stay_together_and_given_splits_are_kept() {
         let mut samples = pictures(0, 10);
         samples.extend(pictures(0, 10));
-        samples[3].2 = Some(Split::Test);
+        samples[3].split = Some(Split::Test);
         let splits = assign_splits(&samples, 0.5);
         assert_eq!(splits[3], Split::Test);
         for index in (0..10).filter(|index| *index != 3) {
             assert_eq!(splits[index], splits[index + 10]);
         }
+    }
+
+    #[test]
+    fn identical_pictures_with_different_labels_stay_together_though_each_class_wants_a_picture_on_either_side() {
+        for fraction in [0.02, 0.3, 0.98] {
+            let mut samples = pictures(0, 3);
+            samples.extend(pictures(1, 3));
+            // The lowest of one class is the highest of the other.
+            let low = samples[..3].iter().map(|sample| sample.unit).min().expect("three");
+            let high = (3..6).max_by_key(|index| samples[*index].unit).expect("three");
+            samples[high].unit = low;
+            let splits = assign_splits(&samples, fraction);
+            let of_low = (0..3).find(|index| samples[*index].unit == low).expect("it is one of them");
+            assert_eq!(splits[of_low], splits[high]);
+            for class in [&splits[..3], &splits[3..]] {
+                assert!(class.contains(&Split::Val) && class.contains(&Split::Train), "{fraction}: {splits:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn groups_are_units_and_identical_pictures_join_them() {
+        let (a, b, c, d) = ([4; 32], [3; 32], [2; 32], [1; 32]);
+        let picture = |content: u8, group: [u8; 32]| ([content; 32], group);
+        let pictures = [picture(1, a), picture(2, a), picture(2, b), picture(3, c), picture(4, c), picture(5, d)];
+        assert_eq!(join_groups(&pictures), [b, b, b, c, c, d]);
+        let chain = [picture(1, a), picture(1, b), picture(2, b), picture(2, c), picture(3, c), picture(3, d)];
+        assert_eq!(join_groups(&chain), [d; 6]);
     }
 }

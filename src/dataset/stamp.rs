@@ -1,6 +1,7 @@
 //! What the file system says about a file without reading it.
 
 use std::fs::Metadata;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Size, times and inode of a file: while they stay the same, so do its bytes.
@@ -28,6 +29,11 @@ impl Stamp {
             changed_ns,
             inode,
         }
+    }
+
+    /// The stamp of the file now; default where there is none.
+    pub(crate) fn of_file(path: &Path) -> Self {
+        std::fs::metadata(path).map_or_else(|_| Self::default(), |metadata| Self::of(&metadata))
     }
 
     /// Whether the file had been left alone for a while at `now`, so that a later change must show in its times.

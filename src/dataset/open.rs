@@ -1,0 +1,236 @@
+//! From what the user names to a data set: a folder, a table, archives, a list, or a stream.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::archive::{expand_shards, index_archive, is_packed, shard_split};
+use super::table::{Table, is_table, read_list, read_table};
+use super::{Dataset, DatasetKind, Ignored, LabelIds, Place, Sample, Split, TableColumns, absolute};
+use crate::error::{Error, Result};
+
+/// How a data set is read.
+#[derive(Debug, Clone, Default)]
+pub struct InputOptions {
+    /// The columns of a table.
+    pub columns: TableColumns,
+    /// The folder that the paths of a table or a list are relative to. Default: the table's; of a list the current one.
+    pub image_root: Option<PathBuf>,
+    /// What the cache remembers the data set by, in place of its path: that of a stream can be named later.
+    pub name: Option<PathBuf>,
+}
+
+/// A data set to extract.
+pub enum Opened {
+    /// All of it is known.
+    Listed(Dataset),
+    /// What there is shows while it is read.
+    Streamed(StreamedDataset),
+}
+
+/// Archives to be read from front to back, in their order.
+pub struct StreamedDataset {
+    /// What the cache remembers the data set by, absolute.
+    pub name: PathBuf,
+    /// The folder that the archives' paths are relative to, absolute.
+    pub root: PathBuf,
+    /// The archives.
+    pub archives: Vec<StreamedArchive>,
+}
+
+/// One archive of a [`StreamedDataset`].
+pub struct StreamedArchive {
+    /// Path below the root, which goes before the names of the members; empty for standard input.
+    pub path: PathBuf,
+    /// The split of the pictures that state none.
+    pub split: Option<Split>,
+    /// The bytes; `None` for those of the file.
+    pub reader: Option<Box<dyn Read + Send>>,
+}
+
+impl InputOptions {
+    /// What the cache remembers the data set `argument` by.
+    ///
+    /// # Errors
+    /// When the current folder can't be found out.
+    pub fn name_of(&self, argument: &Path) -> Result<PathBuf> {
+        absolute(self.name.as_deref().unwrap_or(argument))
+    }
+}
+
+/// Whether `argument` stands for standard input.
+fn is_stdin(argument: &Path) -> bool {
+    argument.as_os_str() == "-"
+}
+
+impl Dataset {
+    /// Opens the data set that `argument` names: a folder of pictures or of archives, a table, an archive, a pattern of
+    /// archives such as `shard-{000..012}.tar`, or `-` for `stdin`: a list of paths, or an archive.
+    ///
+    /// # Errors
+    /// When there is nothing of that name, or what is there can't be made sense of; names the file.
+    pub fn open(argument: &Path, options: &InputOptions, stdin: Box<dyn Read + Send>) -> Result<Opened> {
+        let name = options.name_of(argument)?;
+        if is_stdin(argument) {
+            return open_stdin(name, options, BufReader::with_capacity(1 << 16, stdin));
+        }
+        if let Some(shards) = expand_shards(argument)? {
+            return open_shards(name, &shards);
+        }
+        let mut dataset = Self::open_plain(argument, options)?;
+        dataset.name = name;
+        Ok(Opened::Listed(dataset))
+    }
+
+    /// Opens a folder of pictures or a table.
+    pub(crate) fn open_plain(argument: &Path, options: &InputOptions) -> Result<Self> {
+        if !argument.is_file() {
+            return Self::scan(argument);
+        }
+        if !is_table(argument) {
+            return Err(Error::Dataset {
+                path: argument.to_path_buf(),
+                problem: "is neither a folder of pictures nor a table nor an archive".to_owned(),
+                hint: "name a folder that holds one folder per class, a .csv, .tsv, .jsonl or .parquet table, or .tar shards"
+                    .to_owned(),
+            });
+        }
+        let file = absolute(argument)?;
+        let folder = file.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let root = options.image_root.as_deref().map_or(Ok(folder), absolute)?;
+        let table = read_table(&file, &options.columns)?;
+        if table.rows.is_empty() {
+            return Err(nothing(&file, "has no row"));
+        }
+        Ok(of_table(file, DatasetKind::Table, root, table))
+    }
+}
+
+fn nothing(path: &Path, problem: &str) -> Error {
+    Error::Dataset {
+        path: path.to_path_buf(),
+        problem: problem.to_owned(),
+        hint: "there has to be at least one picture".to_owned(),
+    }
+}
+
+/// The data set of a table's or a list's rows.
+fn of_table(name: PathBuf, kind: DatasetKind, root: PathBuf, table: Table) -> Dataset {
+    let mut labels = LabelIds::default();
+    let mut samples: Vec<Sample> = table
+        .rows
+        .into_iter()
+        .map(|row| Sample {
+            class: row.label.as_deref().map(|label| labels.id(label)),
+            split: row.split,
+            path: row.path,
+            place: Place::File,
+        })
+        .collect();
+    let (classes, order) = labels.sorted();
+    for class in samples.iter_mut().filter_map(|sample| sample.class.as_mut()) {
+        *class = order[*class as usize];
+    }
+    Dataset {
+        name,
+        kind,
+        root,
+        classes,
+        samples,
+        archives: Vec::new(),
+        ignored: Ignored::default(),
+        warnings: table.warnings,
+    }
+}
+
+fn open_stdin(name: PathBuf, options: &InputOptions, mut stdin: BufReader<Box<dyn Read + Send>>) -> Result<Opened> {
+    let root = absolute(options.image_root.as_deref().unwrap_or(Path::new(".")))?;
+    if begins_an_archive(&mut stdin)? {
+        let archive = StreamedArchive {
+            path: PathBuf::new(),
+            split: None,
+            reader: Some(Box::new(stdin)),
+        };
+        return Ok(Opened::Streamed(StreamedDataset {
+            name,
+            root,
+            archives: vec![archive],
+        }));
+    }
+    let called = Path::new("standard input");
+    let table = read_list(called, &mut stdin)?;
+    if table.rows.is_empty() {
+        return Err(nothing(called, "names no picture"));
+    }
+    Ok(Opened::Listed(of_table(name, DatasetKind::List, root, table)))
+}
+
+/// Looks at the first bytes without taking them.
+fn begins_an_archive(stdin: &mut BufReader<Box<dyn Read + Send>>) -> Result<bool> {
+    const GZIP: &[u8] = &[0x1f, 0x8b];
+    // A pipe may give less than there is; what it gives first is never less than the two bytes, or there is no more.
+    let start = stdin.fill_buf().map_err(Error::io("read", "standard input"))?;
+    // The first block of a tar file: its name, ended and filled with zeros. No path holds one, no list begins with one
+    // but one that ends its paths by them, whose first is followed by another character before long.
+    let block = start.len() >= 262 && start[257..262] == *b"ustar";
+    Ok(start.starts_with(GZIP) || block)
+}
+
+fn open_shards(name: PathBuf, shards: &[PathBuf]) -> Result<Opened> {
+    let shards = shards.iter().map(|shard| absolute(shard)).collect::<Result<Vec<_>>>()?;
+    let root = common_folder(&shards);
+    let below = |shard: &PathBuf| shard.strip_prefix(&root).unwrap_or(shard).to_path_buf();
+    if shards.iter().any(|shard| is_packed(shard)) {
+        let archive = |shard: &PathBuf| StreamedArchive {
+            path: below(shard),
+            split: shard_split(&below(shard)),
+            reader: None,
+        };
+        let archives = shards.iter().map(archive).collect();
+        return Ok(Opened::Streamed(StreamedDataset { name, root, archives }));
+    }
+    let mut labels = LabelIds::default();
+    let mut dataset = Dataset {
+        name,
+        kind: DatasetKind::Archives,
+        classes: Vec::new(),
+        samples: Vec::new(),
+        archives: shards.iter().map(below).collect(),
+        ignored: Ignored::default(),
+        warnings: Vec::new(),
+        root: root.clone(),
+    };
+    for (number, shard) in shards.iter().enumerate() {
+        let index = index_archive(shard)?;
+        let (path, split) = (below(shard), shard_split(&below(shard)));
+        let archive = u32::try_from(number).expect("there are fewer than 2^32 archives");
+        dataset.samples.extend(index.samples.into_iter().map(|sample| Sample {
+            path: path.join(&sample.name),
+            class: sample.label.as_deref().map(|label| labels.id(label)),
+            split: sample.split.or(split),
+            place: Place::Member {
+                archive,
+                offset: sample.offset,
+                length: sample.length,
+            },
+        }));
+        dataset.ignored.add(index.ignored);
+        dataset.warnings.extend(index.warnings);
+    }
+    let (classes, order) = labels.sorted();
+    dataset.classes = classes;
+    for class in dataset.samples.iter_mut().filter_map(|sample| sample.class.as_mut()) {
+        *class = order[*class as usize];
+    }
+    Ok(Opened::Listed(dataset))
+}
+
+/// The deepest folder that holds all of `files`.
+fn common_folder(files: &[PathBuf]) -> PathBuf {
+    let mut folders = files.iter().map(|file| file.parent().unwrap_or(Path::new("/")));
+    let first = folders.next().unwrap_or(Path::new("/"));
+    let shorter = |folder: &Path, other: &Path| -> PathBuf {
+        let same = folder.components().zip(other.components()).take_while(|(left, right)| left == right);
+        same.map(|(part, _)| part).collect()
+    };
+    folders.fold(first.to_path_buf(), |folder, other| shorter(&folder, other))
+}

@@ -1,0 +1,167 @@
+//! Data sets that can only be read from front to back: what there is to extract shows while it is extracted.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::ledger::{Ledger, Memory};
+use super::{ExtractOptions, ExtractReport, Job};
+use crate::backbone::Backbone;
+use crate::cache::Cache;
+use crate::dataset::{
+    ArchiveStream, Dataset, DatasetKind, Ignored, LabelIds, Place, Sample, Split, Stamp, StreamedArchive, StreamedDataset,
+};
+use crate::error::{Error, Result};
+use crate::observer::Observer;
+use crate::pipeline::{Source, Supply, Work};
+
+/// As [`super::extract`], of archives that can be read once. Bytes that are known are not decoded again, but all of them
+/// are read and hashed.
+///
+/// # Errors
+/// As [`super::extract`], and an archive that breaks off or can't be read.
+pub fn extract_stream(
+    dataset: StreamedDataset,
+    backbone: &Arc<Backbone>,
+    cache: &Cache,
+    options: &ExtractOptions,
+    observer: &dyn Observer,
+) -> Result<ExtractReport> {
+    let job = Job::begin(backbone, cache, options, observer)?;
+    let StreamedDataset { name, root, archives } = dataset;
+    let stamps: Vec<(PathBuf, Stamp)> = archives
+        .iter()
+        .filter(|archive| archive.reader.is_none())
+        .map(|archive| (archive.path.clone(), Stamp::of_file(&root.join(&archive.path))))
+        .collect();
+    let stream = Stream {
+        root: &root,
+        max_file_bytes: options.limits.max_file_bytes,
+        state: Mutex::new(State {
+            archives: archives.into(),
+            ..State::default()
+        }),
+    };
+    let mut ledger = Ledger::default();
+    let done = job.run(&stream, &mut ledger, &|index| index, &mut |_| Ok(()));
+    let dataset = stream.into_dataset(name.clone(), root.clone());
+    ledger.complete(dataset.samples.len());
+    for warning in &dataset.warnings {
+        observer.warn(warning);
+    }
+    let memory = Memory::new(cache, None, job.started, stamps);
+    let saved = memory.save(&dataset, &ledger);
+    job.finish(done, saved, &dataset, &ledger)
+}
+
+/// Hands out the pictures of the archives.
+struct Stream<'a> {
+    root: &'a Path,
+    max_file_bytes: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    archives: VecDeque<StreamedArchive>,
+    current: Option<Current>,
+    /// What was handed out.
+    listed: Vec<Listed>,
+    labels: LabelIds,
+    ignored: Ignored,
+    warnings: Vec<String>,
+}
+
+struct Current {
+    path: PathBuf,
+    split: Option<Split>,
+    stream: ArchiveStream<Box<dyn Read + Send>>,
+}
+
+struct Listed {
+    path: PathBuf,
+    label: Option<u32>,
+    split: Option<Split>,
+}
+
+impl Supply for Stream<'_> {
+    fn next(&self) -> Result<Option<Work>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let Some(mut current) = state.current.take() else {
+                let Some(archive) = state.archives.pop_front() else {
+                    return Ok(None);
+                };
+                state.current = Some(self.open(archive)?);
+                continue;
+            };
+            match current.stream.next() {
+                Some(sample) => {
+                    let sample = sample?;
+                    let label = sample.label.as_deref().map(|label| state.labels.id(label));
+                    state.listed.push(Listed {
+                        path: current.path.join(&sample.name),
+                        label,
+                        split: sample.split.or(current.split),
+                    });
+                    state.current = Some(current);
+                    return Ok(Some(Work {
+                        index: state.listed.len() - 1,
+                        source: Source::Bytes(sample.bytes),
+                    }));
+                }
+                None => {
+                    let (ignored, warnings) = current.stream.finish();
+                    state.ignored.add(ignored);
+                    state.warnings.extend(warnings);
+                }
+            }
+        }
+    }
+
+    fn count(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl Stream<'_> {
+    fn open(&self, archive: StreamedArchive) -> Result<Current> {
+        let StreamedArchive { path, split, reader } = archive;
+        let file = self.root.join(&path);
+        let (called, reader) = match reader {
+            Some(reader) => (PathBuf::from("standard input"), reader),
+            None => {
+                let opened = std::fs::File::open(&file).map_err(Error::io("open", &file))?;
+                (file, Box::new(opened) as Box<dyn Read + Send>)
+            }
+        };
+        Ok(Current {
+            stream: ArchiveStream::new(&called, reader, self.max_file_bytes)?,
+            path,
+            split,
+        })
+    }
+
+    /// What was handed out, as a data set.
+    fn into_dataset(self, name: PathBuf, root: PathBuf) -> Dataset {
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (classes, order) = state.labels.sorted();
+        let sample = |listed: Listed| Sample {
+            path: listed.path,
+            class: listed.label.map(|label| order[label as usize]),
+            split: listed.split,
+            place: Place::File,
+        };
+        Dataset {
+            name,
+            kind: DatasetKind::Stream,
+            root,
+            classes,
+            samples: state.listed.into_iter().map(sample).collect(),
+            archives: Vec::new(),
+            ignored: state.ignored,
+            warnings: state.warnings,
+        }
+    }
+}

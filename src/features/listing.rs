@@ -1,0 +1,226 @@
+//! Which pictures a data set has, and which content each of them had when its features were extracted.
+//!
+//! While the data set is there, its listing says what belongs to it and how it is labelled, and each file's size and times
+//! say whether the cache has seen just these bytes. When it is gone, or could be read once only, what `extract` remembered
+//! of it is used.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use regex::Regex;
+
+use crate::cache::{Cache, DatasetRecord, RowKey};
+use crate::dataset::{
+    Dataset, DatasetKind, Examined, InputOptions, Place, Problems, Sample, SampleRecord, Split, Stamp, absolute,
+    expand_shards,
+};
+use crate::error::{Error, Result};
+
+/// A picture whose content is known, before its row is looked up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    /// Its number in the listing's source.
+    pub(super) number: usize,
+    pub(super) class: Option<u32>,
+    pub(super) key: RowKey,
+    pub(super) split: Option<Split>,
+    /// Whether the last `extract` could not decode it; one with other limits may have.
+    pub(super) failed: bool,
+}
+
+/// Where the paths of a listing are.
+enum Paths {
+    Dataset(Dataset),
+    Record(DatasetRecord),
+}
+
+/// The pictures of a data set whose content is known.
+pub(super) struct Listing {
+    pub(super) name: PathBuf,
+    pub(super) classes: Vec<String>,
+    pub(super) paths: Paths,
+    pub(super) seen: Seen,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What `extract` has seen of the pictures.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) known: Vec<Known>,
+    /// Files that could not even be read.
+    pub(super) unreadable: usize,
+    /// Files that `extract` has not seen as they are now: how many, and the first.
+    pub(super) unseen: usize,
+    pub(super) first_unseen: Option<PathBuf>,
+}
+
+impl Listing {
+    pub(super) fn of(cache: &Cache, dataset: &Path, input: &InputOptions) -> Result<Self> {
+        let name = input.name_of(dataset)?;
+        let record = cache.dataset_record(&name)?;
+        let shards = expand_shards(dataset)?;
+        if shards.is_none() && dataset.exists() {
+            let dataset = Dataset::open_plain(dataset, input)?;
+            return Ok(Self::of_dataset(dataset, record.as_ref()));
+        }
+        match record {
+            Some(record) => Ok(Self::of_record(record, &shards.unwrap_or_default())),
+            None => Err(Error::UnknownDataset {
+                path: dataset.to_path_buf(),
+                cache: cache.root().to_path_buf(),
+            }),
+        }
+    }
+
+    fn of_dataset(dataset: Dataset, record: Option<&DatasetRecord>) -> Self {
+        let archives = dataset.archive_stamps();
+        let look_up = |sample: &Sample| {
+            let found = record?.find(&sample.path)?;
+            // A file that can't be looked at now could not be read then: both have the default stamp.
+            let stamp = match sample.place {
+                Place::File => Stamp::of_file(&dataset.root.join(&sample.path)),
+                Place::Member { archive, .. } => archives[archive as usize].1,
+            };
+            (found.stamp == stamp).then_some(found)
+        };
+        let found: Vec<Option<SampleRecord<'_>>> = dataset.samples.par_iter().map(look_up).collect();
+        let mut seen = Seen::default();
+        for (number, (sample, found)) in dataset.samples.iter().zip(found).enumerate() {
+            // Labels are the data set's of now, contents those that were hashed.
+            seen.add(number, &sample.path, sample.class, sample.split, found.as_ref());
+        }
+        Self {
+            name: dataset.name.clone(),
+            classes: dataset.classes.clone(),
+            warnings: dataset.warnings.clone(),
+            seen,
+            paths: Paths::Dataset(dataset),
+        }
+    }
+
+    /// `shards`: the archives that the data set's name leads to now, if any.
+    fn of_record(record: DatasetRecord, shards: &[PathBuf]) -> Self {
+        let of = record.of();
+        let (mut seen, mut warnings) = (Seen::default(), Vec::new());
+        // What the record was made of may be there, though it can't be listed again: then it has to be what it was.
+        let changed = |path: &Path, stamp: Stamp| path.exists() && Stamp::of_file(path) != stamp;
+        match of.kind {
+            DatasetKind::Folder | DatasetKind::Table => {
+                warnings.push(format!("{} is gone: using what was remembered of it", of.name.display()));
+            }
+            DatasetKind::Archives | DatasetKind::Stream => {
+                let changed = of.archives.iter().filter(|(path, stamp)| changed(&of.root.join(path), *stamp));
+                seen.note_unseen(&changed.map(|(path, _)| path.as_path()).collect::<Vec<_>>());
+                let remembered: HashSet<PathBuf> = of.archives.iter().map(|(path, _)| of.root.join(path)).collect();
+                let is_new = |shard: &&PathBuf| absolute(shard).is_ok_and(|shard| !remembered.contains(&shard));
+                seen.note_unseen(&shards.iter().filter(is_new).map(PathBuf::as_path).collect::<Vec<_>>());
+            }
+            DatasetKind::List => {
+                let changed = |sample: &SampleRecord<'_>| changed(&of.root.join(&sample.path), sample.stamp);
+                let changed: Vec<_> = record.samples().filter(changed).collect();
+                seen.note_unseen(&changed.iter().map(|sample| &*sample.path).collect::<Vec<_>>());
+            }
+        }
+        for (number, sample) in record.samples().enumerate() {
+            seen.add(number, &sample.path, sample.class, sample.split, Some(&sample));
+        }
+        Self {
+            name: of.name.clone(),
+            classes: of.classes.clone(),
+            warnings,
+            seen,
+            paths: Paths::Record(record),
+        }
+    }
+
+    pub(super) fn path(&self, number: usize) -> Cow<'_, Path> {
+        match &self.paths {
+            Paths::Dataset(dataset) => Cow::Borrowed(&dataset.samples[number].path),
+            Paths::Record(record) => record.sample(number).path,
+        }
+    }
+
+    /// For each of `usable` the hash of its group's name; a path without a match is a group of its own.
+    pub(super) fn groups(&mut self, usable: &[Known], pattern: &Regex) -> Vec<[u8; 32]> {
+        let mut alone = 0_usize;
+        let mut group = |known: &Known| {
+            let path = self.path(known.number);
+            let text = path.to_string_lossy().replace('\\', "/");
+            let captures = pattern.captures(&text);
+            let name = captures.as_ref().and_then(|captures| captures.get(1).or_else(|| captures.get(0)));
+            match name {
+                Some(name) => *blake3::hash(name.as_str().as_bytes()).as_bytes(),
+                None => {
+                    alone += 1;
+                    known.key.content
+                }
+            }
+        };
+        let groups = usable.iter().map(&mut group).collect();
+        if alone > 0 {
+            self.warnings.push(format!(
+                "{alone} of {} paths do not match `{pattern}`: each of them is a group of its own",
+                usable.len()
+            ));
+        }
+        groups
+    }
+
+    pub(super) fn problems<'k>(
+        &self,
+        pictures: impl Iterator<Item = (&'k Known, Option<Split>, Option<[u8; 32]>)>,
+    ) -> Problems {
+        let pictures: Vec<_> = pictures.map(|(known, split, group)| (self.path(known.number), known, split, group)).collect();
+        let examined = pictures.iter().map(|(path, known, split, group)| Examined {
+            path,
+            class: known.class,
+            split: *split,
+            content: known.key.content,
+            group: *group,
+        });
+        Problems::find(&self.classes, &examined.collect::<Vec<_>>())
+    }
+
+    pub(super) fn not_extracted(&self, missing: usize, example: Option<PathBuf>) -> Error {
+        let total = self.seen.known.len() + self.seen.unreadable + self.seen.unseen;
+        Error::NotExtracted {
+            path: self.name.clone(),
+            missing,
+            total,
+            example,
+        }
+    }
+}
+
+impl Seen {
+    fn note_unseen(&mut self, paths: &[&Path]) {
+        self.unseen += paths.len();
+        if self.first_unseen.is_none() {
+            self.first_unseen = paths.first().map(|path| path.to_path_buf());
+        }
+    }
+
+    fn add(
+        &mut self,
+        number: usize,
+        path: &Path,
+        class: Option<u32>,
+        split: Option<Split>,
+        found: Option<&SampleRecord<'_>>,
+    ) {
+        let failed = found.is_some_and(|found| found.failure.is_some());
+        match found.and_then(|found| Some((found, found.content?))) {
+            Some((found, content)) => self.known.push(Known {
+                number,
+                class,
+                key: if found.partial { RowKey::partial(content) } else { RowKey::plain(content) },
+                split,
+                failed,
+            }),
+            None if failed => self.unreadable += 1,
+            None => self.note_unseen(&[path]),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The cached features of a data set as matrices with labels: what a head is trained on. No picture is read.
+
+mod choice;
+mod listing;
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use ndarray::{Array2, ArrayView2};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+use regex::Regex;
+
+use crate::cache::{Cache, FeatureSpace, Origin, Space};
+use crate::dataset::{InputOptions, Problems, Split, SplitInput, assign_splits, join_groups};
+use crate::error::{Error, Result};
+
+pub use choice::SpaceChoice;
+
+use choice::choose;
+use listing::{Known, Listing};
+
+/// One split's features: `[n, d]` row-major f32, and `n` class ids.
+#[derive(Debug, Clone)]
+pub struct LabelledRows {
+    /// `[n, d]`.
+    pub features: Array2<f32>,
+    /// Class ids, indices into [`LabelledFeatures::classes`].
+    pub labels: Vec<usize>,
+}
+
+/// A data set's features.
+#[derive(Debug, Clone)]
+pub struct LabelledFeatures {
+    /// Class names.
+    pub classes: Vec<String>,
+    /// The space the features lie in.
+    pub space: FeatureSpace,
+    /// Where the space's backbone lay.
+    pub origin: Option<Origin>,
+    /// The training split.
+    pub train: LabelledRows,
+    /// The validation split; may be empty.
+    pub val: LabelledRows,
+    /// Pictures of the test split, which are left alone.
+    pub test_images: usize,
+    /// Pictures that are left out because they have no label.
+    pub unlabelled_images: usize,
+    /// Pictures that are left out because `extract` could not read them.
+    pub failed_images: usize,
+    /// What is wrong with the data set.
+    pub problems: Problems,
+    /// Things a careful person would want to know, one line each.
+    pub warnings: Vec<String>,
+}
+
+impl LabelledRows {
+    /// The features as a view, `[n, d]`.
+    #[must_use]
+    pub fn view(&self) -> ArrayView2<'_, f32> {
+        self.features.view()
+    }
+}
+
+/// What is wanted of a data set's features.
+#[derive(Debug, Clone, Default)]
+pub struct FeatureRequest {
+    /// How the data set is read.
+    pub input: InputOptions,
+    /// Which space. Default: the only one.
+    pub space: SpaceChoice,
+    /// The share of each class that validates where the data set gives no validation split, in 0..1. Default: 0.
+    pub val_fraction: f64,
+    /// Pictures whose path gives the same text here stay on one side of a split: the first capture group, or the whole
+    /// match. Default: only identical pictures stay together.
+    pub group_by: Option<Regex>,
+}
+
+/// The pictures of a data set that have a feature, each with its split.
+pub(crate) struct Selection {
+    listing: Listing,
+    pub(crate) space: FeatureSpace,
+    pub(crate) origin: Option<Origin>,
+    rows: Space,
+    usable: Vec<Known>,
+    splits: Vec<Option<Split>>,
+    problems: Problems,
+    failed: usize,
+}
+
+/// Gathers the features of the data set `dataset` from `cache`.
+///
+/// # Errors
+/// [`Error::NotExtracted`] when pictures have no feature yet, [`Error::Usage`] when there are several spaces and the
+/// request does not say which.
+pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest) -> Result<LabelledFeatures> {
+    let selection = Selection::of(cache, dataset, request)?;
+    let Selection {
+        listing, usable, splits, ..
+    } = &selection;
+    let unlabelled = usable.iter().filter(|known| known.class.is_none()).count();
+    if unlabelled == usable.len() && !usable.is_empty() {
+        return Err(Error::Dataset {
+            path: listing.name.clone(),
+            problem: "has no labels".to_owned(),
+            hint: "put the pictures of each class into a folder of the class's name, or list them with their labels in a \
+                   table"
+                .to_owned(),
+        });
+    }
+    let gather = |wanted: Split| {
+        let chosen = usable.iter().zip(splits).filter(|(_, split)| **split == Some(wanted));
+        let chosen: Vec<Known> = chosen.map(|(known, _)| *known).filter(|known| known.class.is_some()).collect();
+        gather(&selection.rows, &chosen).map_err(|damaged| listing.not_extracted(damaged, None))
+    };
+    let (train, val) = (gather(Split::Train)?, gather(Split::Val)?);
+    let mut trained = vec![false; listing.classes.len()];
+    train.labels.iter().for_each(|class| trained[*class] = true);
+    if let Some(class) = val.labels.iter().find(|class| !trained[**class]) {
+        return Err(Error::Dataset {
+            path: listing.name.clone(),
+            problem: format!(
+                "has the class `{}` in the validation split only, so no head can learn it",
+                listing.classes[*class]
+            ),
+            hint: "add pictures of it to the training split, or leave it out".to_owned(),
+        });
+    }
+    Ok(LabelledFeatures {
+        train,
+        val,
+        test_images: splits.iter().filter(|split| **split == Some(Split::Test)).count(),
+        unlabelled_images: unlabelled,
+        failed_images: listing.seen.unreadable + selection.failed,
+        problems: selection.problems,
+        classes: selection.listing.classes,
+        warnings: selection.listing.warnings,
+        space: selection.space,
+        origin: selection.origin,
+    })
+}
+
+impl Selection {
+    /// Finds the rows of the data set `dataset` and gives each of its pictures a split.
+    pub(crate) fn of(cache: &Cache, dataset: &Path, request: &FeatureRequest) -> Result<Self> {
+        if !(0.0..1.0).contains(&request.val_fraction) {
+            return Err(Error::Usage(format!(
+                "a validation fraction lies in 0..1, not {}",
+                request.val_fraction
+            )));
+        }
+        let mut listing = Listing::of(cache, dataset, &request.input)?;
+        if listing.seen.unseen > 0 {
+            return Err(listing.not_extracted(listing.seen.unseen, listing.seen.first_unseen.clone()));
+        }
+        let (space, origin, rows) = choose(cache, &listing, &request.space)?;
+        rows.touch();
+        let usable: Vec<Known> = listing.seen.known.iter().copied().filter(|known| rows.contains(&known.key)).collect();
+        let failed = listing.seen.known.len() - usable.len();
+        let groups = request.group_by.as_ref().map(|pattern| listing.groups(&usable, pattern));
+        let splits = split(&usable, groups.as_deref(), request.val_fraction);
+        let examined = usable.iter().zip(&splits).enumerate().map(|(index, (known, split))| {
+            (known, *split, groups.as_ref().map(|groups| groups[index]))
+        });
+        let problems = listing.problems(examined);
+        Ok(Self {
+            listing,
+            space,
+            origin,
+            rows,
+            usable,
+            splits,
+            problems,
+            failed,
+        })
+    }
+
+    /// Class names.
+    pub(crate) fn classes(&self) -> &[String] {
+        &self.listing.classes
+    }
+
+    /// What a careful person would want to know, one line each.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.listing.warnings.iter().cloned().chain(self.problems.lines())
+    }
+
+    /// Pictures with a feature.
+    pub(crate) fn len(&self) -> usize {
+        self.usable.len()
+    }
+
+    /// Pictures that are left out because `extract` could not read them.
+    pub(crate) fn failed_images(&self) -> usize {
+        self.listing.seen.unreadable + self.failed
+    }
+
+    /// Numbers per feature.
+    pub(crate) fn dim(&self) -> usize {
+        self.rows.dim().unwrap_or(0)
+    }
+
+    /// The picture with an index below [`Selection::len`], in the data set's order.
+    ///
+    /// # Errors
+    /// [`Error::NotExtracted`] when its row is damaged.
+    pub(crate) fn row(&self, index: usize) -> Result<SelectedRow<'_>> {
+        let known = &self.usable[index];
+        let path = self.listing.path(known.number);
+        let Some(feature) = self.rows.row(&known.key) else {
+            return Err(self.listing.not_extracted(1, Some(path.into_owned())));
+        };
+        Ok(SelectedRow {
+            path,
+            split: self.splits[index],
+            label: known.class.map(|class| self.listing.classes[class as usize].as_str()),
+            class: known.class,
+            view: known.key.view,
+            feature,
+        })
+    }
+}
+
+/// One picture of a [`Selection`] with its feature.
+pub(crate) struct SelectedRow<'a> {
+    pub(crate) path: Cow<'a, Path>,
+    pub(crate) split: Option<Split>,
+    pub(crate) label: Option<&'a str>,
+    pub(crate) class: Option<u32>,
+    pub(crate) view: u32,
+    pub(crate) feature: &'a [f32],
+}
+
+/// The split of each picture; pictures without a label get none but their own.
+fn split(usable: &[Known], groups: Option<&[[u8; 32]]>, val_fraction: f64) -> Vec<Option<Split>> {
+    let units: Option<Vec<[u8; 32]>> = groups.map(|groups| {
+        let pictures: Vec<_> = usable.iter().zip(groups).map(|(known, group)| (known.key.content, *group)).collect();
+        join_groups(&pictures)
+    });
+    let labelled = usable.iter().enumerate().filter_map(|(index, known)| {
+        Some(SplitInput {
+            class: known.class?,
+            unit: units.as_ref().map_or(known.key.content, |units| units[index]),
+            split: known.split,
+        })
+    });
+    let mut assigned = assign_splits(&labelled.collect::<Vec<_>>(), val_fraction).into_iter();
+    let own = |known: &Known| if known.class.is_some() { assigned.next() } else { known.split };
+    usable.iter().map(own).collect()
+}
+
+/// The rows of `chosen`, or how many of them are damaged.
+fn gather(rows: &Space, chosen: &[Known]) -> Result<LabelledRows, usize> {
+    let dim = rows.dim().expect("the space has rows of this data set");
+    let mut features = vec![0.0_f32; chosen.len() * dim];
+    let damaged = features
+        .par_chunks_exact_mut(dim)
+        .zip(chosen.par_iter())
+        .filter_map(|(target, known)| match rows.row(&known.key) {
+            Some(row) => {
+                target.copy_from_slice(row);
+                None
+            }
+            None => Some(()),
+        })
+        .count();
+    if damaged > 0 {
+        return Err(damaged);
+    }
+    let labels = chosen.iter().filter_map(|known| known.class).map(|class| class as usize).collect();
+    let features = Array2::from_shape_vec((chosen.len(), dim), features).expect("one row for each picture");
+    Ok(LabelledRows { features, labels })
+}
