@@ -8,6 +8,7 @@ mod dataset;
 mod disk;
 mod engine;
 mod error;
+mod explain;
 mod extract;
 mod features;
 mod head;
@@ -28,6 +29,10 @@ pub use dataset::{
 };
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
+pub use explain::{
+    Cause, Difference, Explanation, PictureExplanation, Remembered, RowExplanation, RowState, SpaceExplanation,
+    explain_dataset, explain_picture,
+};
 pub use extract::{ExtractOptions, ExtractReport, Failure, FailureLimit, extract, extract_stream};
 pub use features::{FeatureRequest, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
 pub use head::{

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backbone::Session;
-use crate::dataset::Stamp;
+use crate::dataset::{Dataset, Place, Stamp};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
@@ -93,6 +93,23 @@ impl Supply for Files<'_> {
 
     fn count(&self) -> Option<usize> {
         Some(self.count)
+    }
+}
+
+/// Where the bytes of picture `index` of a data set are.
+pub(crate) fn source_of(dataset: &Dataset, index: usize) -> Source {
+    let sample = &dataset.samples[index];
+    match sample.place {
+        Place::File => Source::File(dataset.root.join(&sample.path)),
+        Place::Member {
+            archive,
+            offset,
+            length,
+        } => Source::Part {
+            file: dataset.root.join(&dataset.archives[archive as usize]),
+            offset,
+            length,
+        },
     }
 }
 
@@ -496,7 +513,7 @@ fn add_elapsed(total: &AtomicU64, start: Instant) {
 }
 
 /// A file's stamp and the picture's bytes; the stamp is taken first, so that a change while reading shows next time.
-fn read(source: Source, limits: &Limits) -> (Stamp, Result<Vec<u8>, PictureError>) {
+pub(crate) fn read(source: Source, limits: &Limits) -> (Stamp, Result<Vec<u8>, PictureError>) {
     let (path, part) = match source {
         Source::Bytes(bytes) => return (Stamp::default(), bytes),
         Source::File(path) => (path, None),

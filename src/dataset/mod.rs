@@ -103,6 +103,14 @@ impl Dataset {
         let stamp = |path: &PathBuf| (path.clone(), Stamp::of_file(&self.root.join(path)));
         self.archives.iter().map(stamp).collect()
     }
+
+    /// The stamp of what holds a sample's bytes. `archives`: as [`Dataset::archive_stamps`] gave them.
+    pub(crate) fn stamp_of(&self, sample: &Sample, archives: &[(PathBuf, Stamp)]) -> Stamp {
+        match sample.place {
+            Place::File => Stamp::of_file(&self.root.join(&sample.path)),
+            Place::Member { archive, .. } => archives[archive as usize].1,
+        }
+    }
 }
 
 /// What part of a data set a picture belongs to.

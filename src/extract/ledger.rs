@@ -8,7 +8,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::{Failure, Job};
 use crate::cache::{Cache, DatasetRecord, RecordOf, RowKey};
-use crate::dataset::{Dataset, Examined, Place, Problems, SampleRecord, Stamp};
+use crate::dataset::{Dataset, Examined, Problems, SampleRecord, Stamp};
 use crate::error::Result;
 use crate::picture::{Completeness, PictureError, Truncated};
 use crate::pipeline::{Outcome, Processed};
@@ -65,10 +65,7 @@ pub(super) fn look_up(
         let Some((remembered, content)) = remembered.and_then(|sample| Some((sample.stamp, sample.content?))) else {
             return Picture::default();
         };
-        let stamp = match sample.place {
-            Place::File => Stamp::of_file(&dataset.root.join(&sample.path)),
-            Place::Member { archive, .. } => archives[archive as usize].1,
-        };
+        let stamp = dataset.stamp_of(sample, archives);
         match job.known(&content) {
             Some(completeness) if stamp == remembered => Picture {
                 stamp,

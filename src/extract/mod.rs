@@ -13,13 +13,13 @@ use serde::Serialize;
 
 use crate::backbone::Backbone;
 use crate::cache::{Cache, RowKey, Space};
-use crate::dataset::{Dataset, Ignored, Place, Problems};
+use crate::dataset::{Dataset, Ignored, Problems};
 use crate::disk::lossy;
 use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
 use crate::picture::{Completeness, Exif, Limits, Truncated};
-use crate::pipeline::{self, Busy, Ended, Files, Plan, Source, Supply};
+use crate::pipeline::{self, Busy, Ended, Files, Plan, Supply};
 use crate::space::SpaceDescription;
 
 pub use failures::{Failure, FailureLimit};
@@ -103,7 +103,7 @@ pub fn extract(
     let record = cache.dataset_record(&dataset.name)?;
     let mut ledger = ledger::look_up(dataset, &archives, record.as_ref(), &job);
     let open = ledger.open();
-    let source = |index: usize| source_of(dataset, open[index] as usize);
+    let source = |index: usize| pipeline::source_of(dataset, open[index] as usize);
     let files = Files::new(open.len(), &source);
     let mut memory = Memory::new(cache, record, job.started, archives);
     let ended = job.run(&files, &mut ledger, &|index| open[index] as usize, &mut |ledger| {
@@ -111,23 +111,6 @@ pub fn extract(
     });
     let saved = memory.save(dataset, &ledger);
     job.finish(ended, saved, dataset, &ledger)
-}
-
-/// Where the bytes of a sample are.
-fn source_of(dataset: &Dataset, index: usize) -> Source {
-    let sample = &dataset.samples[index];
-    match sample.place {
-        Place::File => Source::File(dataset.root.join(&sample.path)),
-        Place::Member {
-            archive,
-            offset,
-            length,
-        } => Source::Part {
-            file: dataset.root.join(&dataset.archives[archive as usize]),
-            offset,
-            length,
-        },
-    }
 }
 
 /// What listed and streamed data sets have in common.

@@ -13,7 +13,7 @@ use regex::Regex;
 
 use crate::cache::{Cache, DatasetRecord, RowKey};
 use crate::dataset::{
-    Dataset, DatasetKind, Examined, InputOptions, Place, Problems, Sample, SampleRecord, Split, Stamp, absolute,
+    Dataset, DatasetKind, Examined, InputOptions, Problems, Sample, SampleRecord, Split, Stamp, absolute,
     expand_shards,
 };
 use crate::error::{Error, Result};
@@ -79,10 +79,7 @@ impl Listing {
         let look_up = |sample: &Sample| {
             let found = record?.find(&sample.path)?;
             // A file that can't be looked at now could not be read then: both have the default stamp.
-            let stamp = match sample.place {
-                Place::File => Stamp::of_file(&dataset.root.join(&sample.path)),
-                Place::Member { archive, .. } => archives[archive as usize].1,
-            };
+            let stamp = dataset.stamp_of(sample, &archives);
             (found.stamp == stamp).then_some(found)
         };
         let found: Vec<Option<SampleRecord<'_>>> = dataset.samples.par_iter().map(look_up).collect();
