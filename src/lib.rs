@@ -32,7 +32,7 @@ pub use head::{
     StepLr, Training, TrainingTask, cross_entropy,
 };
 pub use observer::{Observer, Quiet, Unit};
-pub use picture::{DECODER, Exif, Limits, PictureError, Reason, Transform};
+pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
 pub use space::{Precision, SpaceDescription};

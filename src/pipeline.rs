@@ -275,7 +275,7 @@ impl Shared<'_> {
         let mut tensor = vec![0.0; self.plan.transform.tensor_len()];
         let loaded = self.plan.transform.load(&bytes, &self.plan.limits, &mut tensor);
         add_elapsed(&self.decode_ns, start);
-        (stamp, Some(content), loaded.map(|()| tensor).map_err(Outcome::Failed))
+        (stamp, Some(content), loaded.map(|_| tensor).map_err(Outcome::Failed))
     }
 
     /// As [`Shared::infer_batches`]; however that ends, nobody waits for ever for room in the queue.

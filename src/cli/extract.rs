@@ -78,6 +78,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         },
         limits: Limits {
             max_pixels: arguments.reading.max_pixels,
+            ..Limits::default()
         },
         rehash: arguments.rehash,
     };

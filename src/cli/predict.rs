@@ -72,6 +72,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         batch_size: arguments.reading.batch_size as usize,
         limits: Limits {
             max_pixels: arguments.reading.max_pixels,
+            ..Limits::default()
         },
         format,
     };
