@@ -269,7 +269,7 @@ fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescrip
     } = subject;
     let content = match known {
         Some(content) => Ok(content),
-        None => pipeline::read(source, &Limits::default()).1.map(|bytes| *blake3::hash(&bytes).as_bytes()),
+        None => pipeline::read(source, &Limits::default()).1.map(|(bytes, _room)| *blake3::hash(&bytes).as_bytes()),
     };
     let remembered: Vec<Remembered> = remembered
         .into_iter()

@@ -23,7 +23,7 @@ use crate::dataset::{Dataset, Place, Stamp};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
-use crate::picture::{Completeness, Limits, PictureError, Reason, Transform};
+use crate::picture::{Completeness, Limits, PictureError, Reason, Room, Transform};
 
 /// How long an inference thread waits for a batch to fill up.
 const FILL_WAIT: Duration = Duration::from_millis(2);
@@ -357,8 +357,8 @@ impl Shared<'_> {
             content,
             tensor,
         };
-        let bytes = match bytes {
-            Ok(bytes) => bytes,
+        let (bytes, _room) = match bytes {
+            Ok(read) => read,
             Err(error) => return looked(None, Err(Outcome::Failed(error))),
         };
         let content = *blake3::hash(&bytes).as_bytes();
@@ -513,9 +513,9 @@ fn add_elapsed(total: &AtomicU64, start: Instant) {
 }
 
 /// A file's stamp and the picture's bytes; the stamp is taken first, so that a change while reading shows next time.
-pub(crate) fn read(source: Source, limits: &Limits) -> (Stamp, Result<Vec<u8>, PictureError>) {
+pub(crate) fn read(source: Source, limits: &Limits) -> (Stamp, Result<(Vec<u8>, Room), PictureError>) {
     let (path, part) = match source {
-        Source::Bytes(bytes) => return (Stamp::default(), bytes),
+        Source::Bytes(bytes) => return (Stamp::default(), bytes.map(|bytes| (bytes, Room::of_file(0)))),
         Source::File(path) => (path, None),
         Source::Part { file, offset, length } => (file, Some((offset, length))),
     };
@@ -530,19 +530,18 @@ pub(crate) fn read(source: Source, limits: &Limits) -> (Stamp, Result<Vec<u8>, P
         }
         let (offset, length) = part.unwrap_or((0, metadata.len()));
         limits.check_file(length)?;
+        let room = Room::of_file(length);
         let unreadable = |error| PictureError::unreadable(&error);
         let mut file = fs::File::open(&path).map_err(unreadable)?;
         if part.is_some() {
             file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
         }
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-        // A file that grows meanwhile is read as far as it may.
-        let most = if part.is_some() { length } else { limits.max_file_bytes };
-        file.take(most).read_to_end(&mut bytes).map_err(unreadable)?;
+        file.take(length).read_to_end(&mut bytes).map_err(unreadable)?;
         if part.is_some() && bytes.len() as u64 != length {
             return Err(PictureError::new(Reason::Truncated, "the archive ends within the picture"));
         }
-        Ok(bytes)
+        Ok((bytes, room))
     };
     let bytes = read();
     (Stamp::of(&metadata), bytes)

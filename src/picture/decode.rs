@@ -13,28 +13,66 @@ use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use super::convert::{GreyAlpha, to_rgb};
 use super::room::Room;
 use super::sniff::{Format, sniff};
-use super::{Exif, Limits, PictureError, Reason, exif, jpeg, orient, quiet};
+use super::{Completeness, Exif, Limits, PictureError, Reason, Truncated, exif, jpeg, mend, orient, quiet};
+
+/// A picture at full size.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) picture: RgbImage,
+    pub(super) completeness: Completeness,
+    /// Kept as long as the picture.
+    pub(super) _room: Room,
+}
 
 /// Decodes, converts to RGB, and turns upright if `rule` says so.
-pub(super) fn decode(bytes: &[u8], rule: Exif, limits: &Limits) -> Result<RgbImage, PictureError> {
+pub(super) fn decode(bytes: &[u8], rule: Exif, limits: &Limits) -> Result<Decoded, PictureError> {
+    limits.check_file(bytes.len() as u64)?;
     let format = sniff(bytes)?;
-    let (picture, own_orientation) = match format.of_image_crate() {
+    let (decoded, own_orientation) = match format.of_image_crate() {
         None => (jpeg::decode(bytes, limits)?, None),
-        Some(of_image_crate) => {
-            quiet::run(|| by_image_crate(bytes, of_image_crate, format, limits)).unwrap_or_else(|panic| {
-                Err(PictureError::new(
-                    Reason::Corrupt,
-                    format!("{}: {panic}", format.name()),
-                ))
-            })?
-        }
+        Some(of_image_crate) => mended(bytes, of_image_crate, format, limits)?,
     };
     let orientation = match rule {
         _ if own_orientation.is_some() => own_orientation,
         Exif::Apply => exif::orientation(bytes, format),
         Exif::Ignore => None,
     };
-    Ok(orient::upright(picture, orientation.unwrap_or(1)))
+    Ok(Decoded {
+        picture: orient::upright(decoded.picture, orientation.unwrap_or(1)),
+        ..decoded
+    })
+}
+
+/// As [`by_image_crate`], of a file completed where that helps.
+fn mended(
+    bytes: &[u8],
+    of_image_crate: image::ImageFormat,
+    format: Format,
+    limits: &Limits,
+) -> Result<(Decoded, Option<u16>), PictureError> {
+    let run = |bytes: &[u8]| {
+        quiet::run(|| by_image_crate(bytes, of_image_crate, format, limits)).unwrap_or_else(|panic| {
+            Err(PictureError::new(
+                Reason::Corrupt,
+                format!("{}: {panic}", format.name()),
+            ))
+        })
+    };
+    match (format, run(bytes)) {
+        (Format::Png, Err(error)) if error.reason == Reason::Truncated && limits.truncated == Truncated::Accept => {
+            let Some(mended) = mend::png(bytes) else {
+                return Err(error);
+            };
+            let (mut decoded, orientation) = run(&mended).map_err(|_| error)?;
+            decoded.completeness = Completeness::Partial;
+            Ok((decoded, orientation))
+        }
+        (Format::Gif, Err(error)) if error.reason == Reason::Corrupt => match mend::gif(bytes) {
+            Some(mended) => run(&mended),
+            None => Err(error),
+        },
+        (_, result) => result,
+    }
 }
 
 /// The picture, and an orientation that belongs to the format itself (TIFF).
@@ -43,7 +81,7 @@ fn by_image_crate(
     of_image_crate: image::ImageFormat,
     format: Format,
     limits: &Limits,
-) -> Result<(RgbImage, Option<u16>), PictureError> {
+) -> Result<(Decoded, Option<u16>), PictureError> {
     let failed = |source: ImageError| classify(&source, format);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), of_image_crate);
     let mut bounds = image::Limits::no_limits();
@@ -53,7 +91,6 @@ fn by_image_crate(
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     limits.check(width, height)?;
-    let _room = Room::of(width, height);
     // `from_decoder` allocates this much without asking the limits.
     if decoder.total_bytes() > limits.max_bytes() {
         return Err(PictureError::new(
@@ -61,6 +98,15 @@ fn by_image_crate(
             format!("{width}x{height} takes {} bytes", decoder.total_bytes()),
         ));
     }
+    let stored = u64::from(decoder.color_type().bytes_per_pixel());
+    // These decode into the picture itself, the others into a copy as large.
+    let copies = if matches!(format, Format::Png | Format::Bmp) {
+        1
+    } else {
+        2
+    };
+    // Once converted it is RGB, and twice while it is turned upright.
+    let room = Room::of_pixels(width, height, (stored * copies + 3).max(6));
     let orientation = match format {
         Format::Tiff => Some(u16::from(
             decoder.orientation().unwrap_or(Orientation::NoTransforms).to_exif(),
@@ -71,7 +117,12 @@ fn by_image_crate(
     if format == Format::Png && !exif::png_chunks(bytes).any(|(kind, _)| kind == b"IEND") {
         return Err(PictureError::new(Reason::Truncated, "the PNG has no end chunk"));
     }
-    Ok((to_rgb(picture, grey_alpha(bytes, format))?, orientation))
+    let decoded = Decoded {
+        picture: to_rgb(picture, grey_alpha(bytes, format))?,
+        completeness: Completeness::Whole,
+        _room: room,
+    };
+    Ok((decoded, orientation))
 }
 
 fn grey_alpha(bytes: &[u8], format: Format) -> GreyAlpha {
@@ -130,7 +181,7 @@ mod tests {
     use super::*;
 
     fn decoded(bytes: &[u8]) -> Result<RgbImage, PictureError> {
-        decode(bytes, Exif::Apply, &Limits::default())
+        decode(bytes, Exif::Apply, &Limits::default()).map(|decoded| decoded.picture)
     }
 
     fn reason(bytes: &[u8]) -> Reason {
@@ -217,7 +268,10 @@ mod tests {
                     decoded(&marked).unwrap(),
                     orient::upright(plain_jpeg.clone(), orientation)
                 );
-                assert_eq!(decode(&marked, Exif::Ignore, &Limits::default()).unwrap(), plain_jpeg);
+                assert_eq!(
+                    decode(&marked, Exif::Ignore, &Limits::default()).unwrap().picture,
+                    plain_jpeg
+                );
 
                 let marked = png((24, 16), 8, 2, &[chunk(b"eXIf", &exif)], &rows);
                 assert_eq!(decoded(&marked).unwrap(), orient::upright(picture.clone(), orientation));
@@ -301,11 +355,16 @@ mod tests {
             Exif::Apply,
             &Limits {
                 max_pixels: 40 * 33 - 1,
+                ..Limits::default()
             },
         )
         .unwrap_err();
         assert_eq!(error.reason, Reason::TooLarge);
-        assert!(decode(&picture, Exif::Apply, &Limits { max_pixels: 40 * 33 }).is_ok());
+        let exact = Limits {
+            max_pixels: 40 * 33,
+            ..Limits::default()
+        };
+        assert!(decode(&picture, Exif::Apply, &exact).is_ok());
     }
 
     #[test]
@@ -327,7 +386,12 @@ mod tests {
             for position in 0..whole.len().min(300) {
                 let mut bytes = whole.clone();
                 bytes[position] ^= 0xff;
-                if let Ok(decoded) = decode(&bytes, Exif::Apply, &Limits { max_pixels: 1 << 20 }) {
+                let limits = Limits {
+                    max_pixels: 1 << 20,
+                    truncated: Truncated::Accept,
+                    ..Limits::default()
+                };
+                if let Ok(Decoded { picture: decoded, .. }) = decode(&bytes, Exif::Apply, &limits) {
                     assert!(decoded.width() > 0 && decoded.height() > 0);
                 }
             }

@@ -1,7 +1,8 @@
 //! JPEG by libjpeg-turbo (through mozjpeg), which gives the very pixels that Pillow gives.
 //!
 //! Whether a file is complete is decided as Pillow decides it: it is truncated if the decoder asks for bytes behind the
-//! end before the last row is out. Warnings of libjpeg (a marker too early, a bad restart) are passed over, errors are not.
+//! end before the last row is out. Where such a picture is wanted all the same, libjpeg makes up the rest from an end
+//! marker, as it does for Pillow. Warnings of libjpeg (a marker too early, a bad restart) are passed over, errors are not.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
@@ -10,13 +11,15 @@ use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
 
 use super::convert::rgb_bytes;
+use super::decode::Decoded;
 use super::room::Room;
-use super::{Limits, PictureError, Reason, quiet};
+use super::{Completeness, Limits, PictureError, Reason, Truncated, quiet};
 
 /// The bytes of the file, and whether more were asked for than there are.
 struct Source<'a> {
     rest: &'a [u8],
     starved: &'a Cell<bool>,
+    truncated: Truncated,
 }
 
 impl Read for Source<'_> {
@@ -29,8 +32,10 @@ impl BufRead for Source<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.rest.is_empty() {
             self.starved.set(true);
-            // At a plain end of file the decoder would make up the rest of the picture.
-            return Err(io::Error::other("the data end here"));
+            // At a plain end of file the decoder makes up the rest of the picture.
+            if self.truncated == Truncated::Reject {
+                return Err(io::Error::other("the data end here"));
+            }
         }
         Ok(self.rest)
     }
@@ -44,35 +49,52 @@ impl BufRead for Source<'_> {
 const MOST_SCANS: usize = 100;
 
 /// Decodes to RGB at full size.
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
-    let scans = scans(bytes);
-    if scans > MOST_SCANS {
-        return Err(PictureError::new(Reason::TooLarge, format!("a JPEG of {scans} scans")));
+pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, PictureError> {
+    let layout = Layout::of(bytes);
+    if layout.scans > MOST_SCANS {
+        let detail = format!("a JPEG of {} scans", layout.scans);
+        return Err(PictureError::new(Reason::TooLarge, detail));
     }
+    let whole = attempt(bytes, &layout, limits, Truncated::Reject);
+    match whole {
+        Err(error) if error.reason == Reason::Truncated && limits.truncated == Truncated::Accept => {
+            // A segment that is cut off would be read with the end marker in it.
+            attempt(&bytes[..layout.end], &layout, limits, Truncated::Accept).map_err(|_| error)
+        }
+        whole => whole,
+    }
+}
+
+fn attempt(bytes: &[u8], layout: &Layout, limits: &Limits, truncated: Truncated) -> Result<Decoded, PictureError> {
     let starved = Cell::new(false);
-    match quiet::run(|| decode_or_unwind(bytes, limits, &starved)) {
+    let source = Source {
+        rest: bytes,
+        starved: &starved,
+        truncated,
+    };
+    match quiet::run(|| decode_or_unwind(source, layout, limits)) {
         Ok(Ok(picture)) => Ok(picture),
         Ok(Err(error)) if error.reason != Reason::Corrupt => Err(error),
-        _ if starved.get() => Err(PictureError::new(
-            Reason::Truncated,
-            "the JPEG data end before the picture does",
-        )),
+        _ if starved.get() => Err(ends_early()),
         Ok(Err(error)) => Err(error),
         Err(message) => Err(classify(message.trim_start_matches("libjpeg fatal error: "))),
     }
 }
 
-fn decode_or_unwind(bytes: &[u8], limits: &Limits, starved: &Cell<bool>) -> Result<RgbImage, PictureError> {
+fn ends_early() -> PictureError {
+    PictureError::new(Reason::Truncated, "the JPEG data end before the picture does")
+}
+
+fn decode_or_unwind(source: Source<'_>, layout: &Layout, limits: &Limits) -> Result<Decoded, PictureError> {
     let damaged = |source: io::Error| PictureError::new(Reason::Corrupt, format!("JPEG: {source}"));
-    let decoder = Decompress::builder()
-        .from_reader(Source { rest: bytes, starved })
-        .map_err(damaged)?;
+    let (starved, truncated) = (source.starved, source.truncated);
+    let decoder = Decompress::builder().from_reader(source).map_err(damaged)?;
     let (width, height) = decoder.size();
     let (width, height) = (width as u32, height as u32);
     limits.check(width, height)?;
-    let _room = Room::of(width, height);
 
-    let color = match decoder.components().len() {
+    let components = decoder.components().len();
+    let color = match components {
         1 => ColorSpace::JCS_GRAYSCALE,
         3 => ColorSpace::JCS_RGB,
         4 => ColorSpace::JCS_CMYK,
@@ -83,8 +105,24 @@ fn decode_or_unwind(bytes: &[u8], limits: &Limits, starved: &Cell<bool>) -> Resu
             ));
         }
     };
+    let room = Room::of_pixels(width, height, layout.bytes_per_pixel(components as u64));
     let mut decoder = decoder.to_colorspace(color).map_err(damaged)?;
-    let samples: Vec<u8> = decoder.read_scanlines().map_err(damaged)?;
+    let samples = match truncated {
+        Truncated::Reject => decoder.read_scanlines().map_err(damaged)?,
+        Truncated::Accept => {
+            let in_scans = starved.get();
+            let mut samples = vec![0_u8; width as usize * height as usize * components];
+            let (first, others) = samples.split_at_mut(width as usize * components);
+            decoder.read_scanlines_into(first).map_err(damaged)?;
+            let no_row = starved.get() && !in_scans;
+            decoder.read_scanlines_into(others).map_err(damaged)?;
+            // All scans of a progressive picture are read before its first row: there only the pixels can tell.
+            if no_row || in_scans && samples.iter().all(|sample| *sample == samples[0]) {
+                return Err(ends_early());
+            }
+            samples
+        }
+    };
     // What follows the last row may be damaged, and then the file is; it may also just be missing.
     if let Err(message) = quiet::run(|| decoder.finish())
         && !starved.get()
@@ -97,32 +135,63 @@ fn decode_or_unwind(bytes: &[u8], limits: &Limits, starved: &Cell<bool>) -> Resu
         ColorSpace::JCS_CMYK => rgb_bytes(samples.as_chunks().0.iter(), |&cmyk| rgb_from_inverted_cmyk(cmyk)),
         _ => samples,
     };
-    RgbImage::from_raw(width, height, rgb)
-        .ok_or_else(|| PictureError::new(Reason::Corrupt, "JPEG: rows are missing".to_owned()))
+    let picture = RgbImage::from_raw(width, height, rgb)
+        .ok_or_else(|| PictureError::new(Reason::Corrupt, "JPEG: rows are missing".to_owned()))?;
+    let completeness = match truncated {
+        Truncated::Reject => Completeness::Whole,
+        Truncated::Accept => Completeness::Partial,
+    };
+    Ok(Decoded {
+        picture,
+        completeness,
+        _room: room,
+    })
 }
 
-/// Counts the scans up to the end of the picture: what follows it (a film, another picture) and what is embedded in
-/// segments (a thumbnail) is none of its own.
-fn scans(bytes: &[u8]) -> usize {
-    const START_OF_SCAN: u8 = 0xda;
-    let mut scans = 0;
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    // In compressed data 0xff is followed by 0 or a restart marker, so any other pair begins a segment.
-    while let Some(at) = rest
-        .windows(2)
-        .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7))
-    {
-        let (marker, after) = (rest[at + 1], &rest[at + 2..]);
-        if marker == 0xd9 {
-            break;
+/// What the segments say before anything is decoded.
+#[derive(Debug, PartialEq, Eq)]
+struct Layout {
+    /// Scans of the picture: what follows it (a film, another picture) and what is embedded in segments (a thumbnail) is
+    /// none of its own.
+    scans: usize,
+    /// Where the file ends, without a segment that is cut off.
+    end: usize,
+}
+
+impl Layout {
+    fn of(bytes: &[u8]) -> Self {
+        const START_OF_SCAN: u8 = 0xda;
+        let mut scans = 0;
+        let mut rest = bytes.get(2..).unwrap_or_default();
+        // In compressed data 0xff is followed by 0 or a restart marker, so any other pair begins a segment.
+        while let Some(at) = rest
+            .windows(2)
+            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7))
+        {
+            let (marker, after) = (rest[at + 1], &rest[at + 2..]);
+            if marker == 0xd9 {
+                break;
+            }
+            let length = after
+                .first_chunk::<2>()
+                .map_or(usize::MAX, |length| usize::from(u16::from_be_bytes(*length)));
+            scans += usize::from(marker == START_OF_SCAN);
+            let Some(next) = after.get(length..) else {
+                let end = bytes.len() - rest.len() + at;
+                return Self { scans, end };
+            };
+            rest = next;
         }
-        scans += usize::from(marker == START_OF_SCAN);
-        let length = after
-            .first_chunk::<2>()
-            .map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
-        rest = after.get(length..).unwrap_or_default();
+        let end = bytes.len();
+        Self { scans, end }
     }
-    scans
+
+    /// What exists of a pixel at one time: its samples and RGB, or RGB twice while it is turned upright; and the
+    /// coefficients, 16 bits each, where scans complete one another.
+    fn bytes_per_pixel(&self, components: u64) -> u64 {
+        let coefficients = if self.scans > 1 { 2 * components } else { 0 };
+        coefficients + (components + 3).max(6)
+    }
 }
 
 /// Pillow's formula: four-component JPEGs are taken as inverted, as Adobe writes them, and no profile is applied.
@@ -188,20 +257,23 @@ pub(super) mod tests {
     #[test]
     fn a_picture_of_endless_scans_is_refused_and_what_follows_a_picture_is_not_counted() {
         let picture = gradient(64, 64);
-        assert_eq!(scans(&encode(64, 64, ColorSpace::JCS_RGB, &picture, false)), 1);
+        assert_eq!(
+            Layout::of(&encode(64, 64, ColorSpace::JCS_RGB, &picture, false)).scans,
+            1
+        );
         let good = encode(64, 64, ColorSpace::JCS_RGB, &picture, true);
-        let count = scans(&good);
+        let count = Layout::of(&good).scans;
         assert!((2..20).contains(&count), "{count}");
         // The last scan again and again before the end marker.
         let last = good.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
         let (scan, end) = good[last..].split_at(good.len() - last - 2);
         let bomb = [&good[..last], &scan.repeat(MOST_SCANS), end].concat();
-        assert_eq!(scans(&bomb), count - 1 + MOST_SCANS);
+        assert_eq!(Layout::of(&bomb).scans, count - 1 + MOST_SCANS);
         assert_eq!(decode(&bomb, &Limits::default()).unwrap_err().reason, Reason::TooLarge);
         let with_film = [good.clone(), [0xff, 0xda].repeat(1000)].concat();
         assert!(decode(&with_film, &Limits::default()).is_ok());
         for length in 0..good.len() {
-            assert!(scans(&good[..length]) <= count);
+            assert!(Layout::of(&good[..length]).scans <= count);
         }
     }
 
@@ -210,7 +282,7 @@ pub(super) mod tests {
         let picture = gradient(48, 40);
         for progressive in [false, true] {
             let bytes = encode(48, 40, ColorSpace::JCS_RGB, &picture, progressive);
-            let decoded = decode(&bytes, &Limits::default()).unwrap();
+            let decoded = decode(&bytes, &Limits::default()).unwrap().picture;
             let difference: u32 = decoded
                 .iter()
                 .zip(picture.iter())
@@ -235,7 +307,7 @@ pub(super) mod tests {
         assert_eq!(rgb_from_inverted_cmyk([200, 100, 50, 220]), [173, 86, 43]);
         let samples = [[200_u8, 100, 50, 220]; 64].concat();
         let bytes = encode(8, 8, ColorSpace::JCS_CMYK, &samples, false);
-        let decoded = decode(&bytes, &Limits::default()).unwrap();
+        let decoded = decode(&bytes, &Limits::default()).unwrap().picture;
         let expected = rgb_from_inverted_cmyk([200, 100, 50, 220]);
         for pixel in decoded.pixels() {
             // A uniform block loses at most a level or two to quantisation.
@@ -263,9 +335,9 @@ pub(super) mod tests {
     fn bytes_after_the_end_are_passed_over() {
         let picture = gradient(40, 33);
         let bytes = encode(40, 33, ColorSpace::JCS_RGB, &picture, false);
-        let plain = decode(&bytes, &Limits::default()).unwrap();
+        let plain = decode(&bytes, &Limits::default()).unwrap().picture;
         let trailed = [&bytes[..], b"\0\0junk"].concat();
-        assert_eq!(decode(&trailed, &Limits::default()).unwrap(), plain);
+        assert_eq!(decode(&trailed, &Limits::default()).unwrap().picture, plain);
     }
 
     #[test]

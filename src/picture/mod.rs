@@ -7,6 +7,7 @@ mod convert;
 mod decode;
 mod exif;
 mod jpeg;
+mod mend;
 mod orient;
 mod quiet;
 mod resize;
@@ -19,6 +20,11 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg_attr(
+    not(test),
+    expect(unused_imports, reason = "the pipeline takes it as soon as it reads by `Limits`")
+)]
+pub(crate) use room::Room;
 pub use transform::Transform;
 
 /// What turns bytes into pixels, with every version that could change one; part of a feature's identity.
@@ -37,7 +43,7 @@ pub enum Reason {
     Truncated,
     /// A picture in a format, or with a feature, that is not decoded here.
     Unsupported,
-    /// More pixels than [`Limits`] allows.
+    /// More pixels or bytes than [`Limits`] allows.
     TooLarge,
     /// The operating system could not read the file.
     Unreadable,
@@ -100,22 +106,60 @@ pub enum Exif {
     Ignore,
 }
 
-/// How much a single picture may cost.
+/// What becomes of a picture whose file ends before its pixels do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Truncated {
+    /// It is [`Reason::Truncated`].
+    #[default]
+    Reject,
+    /// A JPEG or PNG of which something can be seen is taken as [`Completeness::Partial`], the rest filled as Pillow does
+    /// it with `LOAD_TRUNCATED_IMAGES`. Other formats stay [`Reason::Truncated`]: there it is rare, and their decoders
+    /// give nothing of a picture that fails.
+    Accept,
+}
+
+/// Whether a decoded picture is all that its header promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum Completeness {
+    /// The file had all pixels.
+    Whole,
+    /// The file was cut off ([`Truncated::Accept`]): what was missing is filled.
+    Partial,
+}
+
+/// How much a single picture may cost, and how much of it must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Most pixels (width × height) that are decoded; checked on the header. Default: 178 956 970, where Pillow refuses.
     pub max_pixels: u64,
+    /// Longest file that is read. Default: 1 GiB.
+    pub max_file_bytes: u64,
+    /// What becomes of files that are cut off. Default: [`Truncated::Reject`].
+    pub truncated: Truncated,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             max_pixels: 178_956_970,
+            max_file_bytes: 1 << 30,
+            truncated: Truncated::Reject,
         }
     }
 }
 
 impl Limits {
+    /// Refuses a file of so many bytes if it is too long.
+    pub(crate) fn check_file(&self, bytes: u64) -> Result<(), PictureError> {
+        if bytes > self.max_file_bytes {
+            let detail = format!("the file has {bytes} bytes, more than {}", self.max_file_bytes);
+            return Err(PictureError::new(Reason::TooLarge, detail));
+        }
+        Ok(())
+    }
+
     fn check(&self, width: u32, height: u32) -> Result<(), PictureError> {
         if width == 0 || height == 0 {
             return Err(PictureError::new(
@@ -176,7 +220,10 @@ mod tests {
 
     #[test]
     fn limit_is_on_the_product() {
-        let limits = Limits { max_pixels: 12 };
+        let limits = Limits {
+            max_pixels: 12,
+            ..Limits::default()
+        };
         assert_eq!(limits.check(3, 4), Ok(()));
         assert_eq!(limits.check(13, 1).unwrap_err().reason, Reason::TooLarge);
         assert_eq!(limits.check(u32::MAX, u32::MAX).unwrap_err().reason, Reason::TooLarge);

@@ -6,7 +6,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use super::resize::{Window, resize};
-use super::{Exif, Limits, PictureError, decode};
+use super::{Completeness, Exif, Limits, PictureError, decode};
 
 /// How a picture becomes a tensor: decode, turn upright, shorter side to a length, cut the centre, normalise.
 ///
@@ -59,25 +59,28 @@ impl Transform {
 
     /// Decodes a picture file and writes its tensor, `[3, crop, crop]` in the order R, G, B, to `out`.
     ///
+    /// Returns whether the picture was whole; it always is unless `limits` accept truncated ones.
+    ///
     /// # Errors
     /// What is wrong with the picture; `out` then keeps what it held.
     ///
     /// # Panics
     /// If `out` is not [`tensor_len`](Self::tensor_len) long.
-    pub fn load(&self, bytes: &[u8], limits: &Limits, out: &mut [f32]) -> Result<(), PictureError> {
+    pub fn load(&self, bytes: &[u8], limits: &Limits, out: &mut [f32]) -> Result<Completeness, PictureError> {
         assert_eq!(out.len(), self.tensor_len(), "the tensor is [3, crop, crop]");
-        let picture = self.pixels(bytes, limits)?;
+        let (picture, completeness) = self.pixels(bytes, limits)?;
         self.normalise(&picture, out);
-        Ok(())
+        Ok(completeness)
     }
 
-    /// Decodes a picture file and returns the `crop` × `crop` pixels that [`load`](Self::load) normalises.
+    /// Decodes a picture file and returns the `crop` × `crop` pixels that [`load`](Self::load) normalises, and
+    /// whether the picture was whole.
     ///
     /// # Errors
     /// What is wrong with the picture.
-    pub fn pixels(&self, bytes: &[u8], limits: &Limits) -> Result<RgbImage, PictureError> {
-        let picture = decode::decode(bytes, self.exif, limits)?;
-        Ok(self.crop_of(&picture))
+    pub fn pixels(&self, bytes: &[u8], limits: &Limits) -> Result<(RgbImage, Completeness), PictureError> {
+        let decoded = decode::decode(bytes, self.exif, limits)?;
+        Ok((self.crop_of(&decoded.picture), decoded.completeness))
     }
 
     /// The centre of the resized `picture`; only its pixels are computed.

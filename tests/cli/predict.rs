@@ -67,7 +67,7 @@ fn probabilities_are_those_of_the_head_on_the_formulas_features() {
     let mut tensor = vec![0.0; transform.tensor_len()];
     for answer in predict(&scene, &["new", "--top-k", "3", "--json"]).code(0).json_lines() {
         let bytes = scene.read(answer["path"].as_str().unwrap());
-        transform.load(&bytes, &Limits::default(), &mut tensor).unwrap();
+        let _whole = transform.load(&bytes, &Limits::default(), &mut tensor).unwrap();
         let features = TinyModel::default().features(&tensor);
         let logits = bias.iter().zip(weight.chunks_exact(features.len()));
         let exponentials: Vec<f64> = logits
