@@ -140,11 +140,20 @@ impl ReadingArguments {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum ExifArgument {
+pub(super) enum ExifArgument {
     /// Turn pictures upright, as people see them
     Apply,
     /// Leave the pixels as they are stored, as torchvision does
     Ignore,
+}
+
+impl From<ExifArgument> for Exif {
+    fn from(argument: ExifArgument) -> Self {
+        match argument {
+            ExifArgument::Apply => Self::Apply,
+            ExifArgument::Ignore => Self::Ignore,
+        }
+    }
 }
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
@@ -161,10 +170,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     }
     let options = ExtractOptions {
         inference: context.inference(arguments.reading.batch_size as usize),
-        exif: match arguments.exif {
-            ExifArgument::Apply => Exif::Apply,
-            ExifArgument::Ignore => Exif::Ignore,
-        },
+        exif: arguments.exif.into(),
         limits: arguments.reading.limits(),
         rehash: arguments.rehash,
         max_failures: arguments.failures.limit(),

@@ -1,5 +1,6 @@
 //! The command line: the only place that prints, reads the environment, or decides how the program ends.
 
+mod cache;
 mod context;
 mod demo;
 mod doctor;
@@ -41,6 +42,9 @@ enum Command {
     Predict(predict::Arguments),
     /// Draw a small data set and do all of it, to see how it works
     Demo(demo::Arguments),
+    /// Look into the cache, check it, tidy it, or write features out of it
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// Say what was found where: ONNX Runtime, devices, backbones, cache
     Doctor(doctor::Arguments),
 }
@@ -121,6 +125,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::TrainHead(arguments) => train_head::run(arguments, context),
         Command::Predict(arguments) => predict::run(arguments, context),
         Command::Demo(arguments) => demo::run(arguments, context),
+        Command::Cache(command) => cache::run(command, context),
         Command::Doctor(arguments) => doctor::run(arguments, context),
     }
 }

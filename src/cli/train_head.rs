@@ -31,16 +31,37 @@ pub(super) struct Arguments {
     /// Head file to write
     #[arg(short, long, value_name = "FILE", default_value = "head.safetensors")]
     output: PathBuf,
+    #[command(flatten)]
+    space: SpaceArguments,
+    #[command(flatten)]
+    split: SplitArguments,
+    #[command(flatten)]
+    training: TrainingArguments,
+}
+
+/// Which of several spaces is meant.
+#[derive(Debug, Args)]
+pub(super) struct SpaceArguments {
     /// Which features, where the cache has several: those of this backbone
     #[arg(long, value_name = "NAME|FILE.onnx")]
     backbone: Option<String>,
     /// Which features, where the cache has several: the space whose id begins so
     #[arg(long, value_name = "ID")]
     space: Option<String>,
-    #[command(flatten)]
-    split: SplitArguments,
-    #[command(flatten)]
-    training: TrainingArguments,
+}
+
+impl SpaceArguments {
+    /// A backbone that is here is known by its bytes too, whatever it was called when it was extracted.
+    pub(super) fn choice(self, context: &Context) -> SpaceChoice {
+        let file = self.backbone.as_deref().and_then(|name| context.local_backbone(name));
+        SpaceChoice {
+            backbone_blake3: file
+                .and_then(|file| std::fs::read(file).ok())
+                .map(|bytes| blake3::hash(&bytes).to_hex().to_string()),
+            backbone: self.backbone,
+            space: self.space,
+        }
+    }
 }
 
 /// How a data set without a validation split gets one.
@@ -138,23 +159,13 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         dataset,
         input,
         output,
-        backbone,
         space,
         split,
         training,
     } = arguments;
-    // A backbone that is here is known by its bytes too, whatever it was called when it was extracted.
-    let file = backbone.as_deref().and_then(|name| context.local_backbone(name));
-    let choice = SpaceChoice {
-        backbone_blake3: file
-            .and_then(|file| std::fs::read(file).ok())
-            .map(|bytes| blake3::hash(&bytes).to_hex().to_string()),
-        backbone,
-        space,
-    };
     let request = FeatureRequest {
         input: input.options(),
-        space: choice,
+        space: space.choice(context),
         val_fraction: split.val_fraction,
         group_by: split.group_by,
     };

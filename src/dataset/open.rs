@@ -81,6 +81,22 @@ impl Dataset {
         Ok(Opened::Listed(dataset))
     }
 
+    /// As [`Dataset::open`], of what has a list of pictures; `None` for a file that is a picture at most.
+    pub(crate) fn open_listed(argument: &Path, options: &InputOptions) -> Result<Option<Self>> {
+        let is_several = is_table(argument) || !argument.is_file() || expand_shards(argument)?.is_some();
+        if !is_several {
+            return Ok(None);
+        }
+        match Self::open(argument, options, Box::new(std::io::stdin()))? {
+            Opened::Listed(dataset) => Ok(Some(dataset)),
+            Opened::Streamed(_) => Err(Error::Dataset {
+                path: argument.to_path_buf(),
+                problem: "can be read from front to back only".to_owned(),
+                hint: "name one of its pictures as a file, or unpack the archive".to_owned(),
+            }),
+        }
+    }
+
     /// Opens a folder of pictures or a table.
     pub(crate) fn open_plain(argument: &Path, options: &InputOptions) -> Result<Self> {
         if !argument.is_file() {

@@ -1,0 +1,106 @@
+//! `lastlayer cache export`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::super::context::Context;
+use super::super::extract::InputArguments;
+use super::super::output::{Ending, Result, counted, print_json};
+use super::super::train_head::{SpaceArguments, SplitArguments};
+use crate::feature_table::{FeatureFormat, FeatureRow, write_features};
+use crate::features::{FeatureRequest, Selection};
+use crate::observer::Observer;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Arguments {
+    /// The data set, as it was given to `extract`, or its `--name`
+    dataset: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value = "npy")]
+    format: FormatArgument,
+    /// Path of the files to write, without extension
+    #[arg(short, long, value_name = "PREFIX")]
+    output: PathBuf,
+    #[command(flatten)]
+    space: SpaceArguments,
+    #[command(flatten)]
+    split: SplitArguments,
+    #[command(flatten)]
+    input: InputArguments,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatArgument {
+    /// PREFIX.npy, float32 [n, d], and PREFIX.csv: path, split, label, view
+    Npy,
+    /// PREFIX.safetensors with `features` and `labels`, and PREFIX.csv
+    Safetensors,
+    /// PREFIX.parquet: path, split, label, view and a list of float
+    Parquet,
+}
+
+pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
+    let request = FeatureRequest {
+        input: arguments.input.options(),
+        space: arguments.space.choice(context),
+        val_fraction: arguments.split.val_fraction,
+        group_by: arguments.split.group_by,
+    };
+    let selection = Selection::of(&context.cache, &arguments.dataset, &request)?;
+    for warning in selection.warnings() {
+        context.observer.warn(&warning);
+    }
+    if selection.failed_images() > 0 {
+        let failed = counted(selection.failed_images(), "picture");
+        context.observer.warn(&format!("{failed} that `extract` could not read are left out"));
+    }
+    let format = match arguments.format {
+        FormatArgument::Npy => FeatureFormat::Npy,
+        FormatArgument::Safetensors => FeatureFormat::Safetensors,
+        FormatArgument::Parquet => FeatureFormat::Parquet,
+    };
+    let classes = serde_json::to_string(selection.classes()).expect("names are text");
+    let metadata = [
+        ("lastlayer.classes".to_owned(), classes),
+        ("lastlayer.space".to_owned(), selection.space.json().to_owned()),
+    ];
+    let files = write_features(
+        format,
+        &arguments.output,
+        selection.dim(),
+        selection.len(),
+        &metadata,
+        &mut |index| {
+            let row = selection.row(index)?;
+            Ok(FeatureRow {
+                path: row.path,
+                split: row.split,
+                label: row.label,
+                class: row.class,
+                view: row.view,
+                feature: row.feature,
+            })
+        },
+    )?;
+    if context.json {
+        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        print_json(&json!({
+            "files": names,
+            "images": selection.len(),
+            "failed": selection.failed_images(),
+            "feature_dim": selection.dim(),
+            "space": selection.space.id().to_string(),
+            "classes": selection.classes(),
+        }))?;
+    } else {
+        let mut out = std::io::stdout().lock();
+        for file in &files {
+            writeln!(out, "{}", file.display())?;
+        }
+        out.flush()?;
+    }
+    Ok(Ending::with_skipped(selection.failed_images()))
+}
