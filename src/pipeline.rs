@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backbone::Session;
-use crate::dataset::{Dataset, Place, Stamp};
+use crate::dataset::{Dataset, Storage, Stamp};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
@@ -99,9 +99,9 @@ impl Supply for Files<'_> {
 /// Where the bytes of picture `index` of a data set are.
 pub(crate) fn source_of(dataset: &Dataset, index: usize) -> Source {
     let sample = &dataset.samples[index];
-    match sample.place {
-        Place::File => Source::File(dataset.root.join(&sample.path)),
-        Place::Member {
+    match sample.storage {
+        Storage::File => Source::File(dataset.root.join(&sample.path)),
+        Storage::Member {
             archive,
             offset,
             length,

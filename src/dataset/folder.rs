@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use super::{Dataset, DatasetKind, Ignored, Place, Sample, Split, has_picture_extension};
+use super::{Dataset, DatasetKind, Ignored, Storage, Sample, Split, has_picture_extension};
 use crate::error::{Error, Result};
 
 const SPLIT_NAMES: [(&str, Split); 6] = [
@@ -285,7 +285,7 @@ impl Scan<'_> {
             path,
             class: None,
             split: None,
-            place: Place::File,
+            storage: Storage::File,
         };
         Ok((Vec::new(), pictures.into_iter().map(sample).collect()))
     }
@@ -403,6 +403,6 @@ fn sample(path: PathBuf, class: usize, split: Option<Split>) -> Sample {
         path,
         class: Some(class),
         split,
-        place: Place::File,
+        storage: Storage::File,
     }
 }

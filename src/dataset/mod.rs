@@ -43,7 +43,7 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// The pictures. Of folders: by split (train, val, test), then class, then path; otherwise as they are listed.
     pub samples: Vec<Sample>,
-    /// The archives that [`Place::Member`] counts, below [`Dataset::root`].
+    /// The archives that [`Storage::Member`] counts, below [`Dataset::root`].
     pub archives: Vec<PathBuf>,
     /// What lies in the folder and is not part of the data set.
     pub ignored: Ignored,
@@ -61,12 +61,12 @@ pub struct Sample {
     /// The split that its folder or its row names; `None` where the content hash decides.
     pub split: Option<Split>,
     /// Where its bytes are.
-    pub place: Place,
+    pub storage: Storage,
 }
 
 /// Where the bytes of a [`Sample`] are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Storage {
     /// A file of its own.
     File,
     /// A part of an archive.
@@ -106,9 +106,9 @@ impl Dataset {
 
     /// The stamp of what holds a sample's bytes. `archives`: as [`Dataset::archive_stamps`] gave them.
     pub(crate) fn stamp_of(&self, sample: &Sample, archives: &[(PathBuf, Stamp)]) -> Stamp {
-        match sample.place {
-            Place::File => Stamp::of_file(&self.root.join(&sample.path)),
-            Place::Member { archive, .. } => archives[archive as usize].1,
+        match sample.storage {
+            Storage::File => Stamp::of_file(&self.root.join(&sample.path)),
+            Storage::Member { archive, .. } => archives[archive as usize].1,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::{expand_shards, index_archive, is_packed, shard_split};
 use super::table::{Table, is_table, read_list, read_table};
-use super::{Dataset, DatasetKind, Ignored, LabelIds, Place, Sample, Split, TableColumns, absolute};
+use super::{Dataset, DatasetKind, Ignored, LabelIds, Storage, Sample, Split, TableColumns, absolute};
 use crate::error::{Error, Result};
 
 /// How a data set is read.
@@ -139,7 +139,7 @@ fn of_table(name: PathBuf, kind: DatasetKind, root: PathBuf, table: Table) -> Da
             class: row.label.as_deref().map(|label| labels.id(label)),
             split: row.split,
             path: row.path,
-            place: Place::File,
+            storage: Storage::File,
         })
         .collect();
     let (classes, order) = labels.sorted();
@@ -223,7 +223,7 @@ fn open_shards(name: PathBuf, shards: &[PathBuf]) -> Result<Opened> {
             path: path.join(&sample.name),
             class: sample.label.as_deref().map(|label| labels.id(label)),
             split: sample.split.or(split),
-            place: Place::Member {
+            storage: Storage::Member {
                 archive,
                 offset: sample.offset,
                 length: sample.length,

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::{Failure, Job};
-use crate::cache::{Cache, DatasetRecord, RecordOf, RowKey};
+use crate::cache::{Cache, DatasetRecord, RecordOf};
 use crate::dataset::{Dataset, Examined, Problems, SampleRecord, Stamp};
 use crate::error::Result;
-use crate::picture::{Completeness, PictureError, Truncated};
+use crate::picture::{Completeness, PictureError};
 use crate::pipeline::{Outcome, Processed};
 
 /// The record is saved at least so far apart, and so that it takes a hundredth of the time at most.

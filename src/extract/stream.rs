@@ -10,7 +10,7 @@ use super::{ExtractOptions, ExtractReport, Job};
 use crate::backbone::Backbone;
 use crate::cache::Cache;
 use crate::dataset::{
-    ArchiveStream, Dataset, DatasetKind, Ignored, LabelIds, Place, Sample, Split, Stamp, StreamedArchive, StreamedDataset,
+    ArchiveStream, Dataset, DatasetKind, Ignored, LabelIds, Storage, Sample, Split, Stamp, StreamedArchive, StreamedDataset,
 };
 use crate::error::{Error, Result};
 use crate::observer::Observer;
@@ -151,7 +151,7 @@ impl Stream<'_> {
             path: listed.path,
             class: listed.label.map(|label| order[label as usize]),
             split: listed.split,
-            place: Place::File,
+            storage: Storage::File,
         };
         Dataset {
             name,
