@@ -24,7 +24,7 @@ pub use backbone::{
 };
 pub use cache::{Cache, FeatureSpace, Origin, PARTIAL, RowKey, Space, SpaceId};
 pub use dataset::{
-    Dataset, DatasetKind, EXTENSIONS, IdenticalPictures, Ignored, InputOptions, MissingClass, Opened, PictureIn, Place,
+    Dataset, DatasetKind, EXTENSIONS, IdenticalPictures, Ignored, InputOptions, MissingClass, Opened, PictureIn, Storage,
     Problems, Sample, Split, StreamedArchive, StreamedDataset, TableColumns,
 };
 pub use engine::InferenceOptions;
