@@ -155,8 +155,12 @@ fn reasons_of_broken_files() {
     }
 }
 
-/// Files whose levels differ by more than [`MOST_LEVELS`] from Pillow's, and why.
-const OTHER_LEVELS: &[(&str, &str)] = &[];
+/// Files whose levels differ by more than [`MOST_LEVELS`] from Pillow's at full size, and why.
+const OTHER_LEVELS: &[(&str, &str)] = &[(
+    "Pillow/hopper_bad_exif.jpg",
+    "damaged blocks far outside of the range: libjpeg's C code wraps them to black where the SIMD code that Pillow has on \
+     most processors stops at white (6.99 levels at full size, in 3 % of the pixels)",
+)];
 
 /// Mean difference of a channel of the picture, in levels of 0..=255.
 const MOST_LEVELS: f64 = 6.0;
@@ -193,7 +197,9 @@ fn difficult_files_have_the_levels_of_pillows_rgb() {
         let mean = sum as f64 / 192.0;
         compared += 1;
         let known = OTHER_LEVELS.iter().any(|(other, _)| other == file);
-        if (mean > MOST_LEVELS) != known {
+        // Shrunk, some of a difference is lost.
+        let fine = if known { mean > 1.0 } else { mean <= MOST_LEVELS };
+        if !fine {
             wrong.push(format!("{file} {:?}: {mean:.2} levels", expected.size));
         }
     }

@@ -140,10 +140,12 @@ fn classify(error: &ImageError, format: Format) -> PictureError {
             LimitErrorKind::DimensionError | LimitErrorKind::InsufficientMemory => Reason::TooLarge,
             _ => Reason::Unsupported,
         },
+        // The decoders of BMP and PNM have limits of their own.
+        ImageError::Decoding(_) | ImageError::Unsupported(_) if error.to_string().contains("too large") => {
+            Reason::TooLarge
+        }
         ImageError::Unsupported(_) => Reason::Unsupported,
         _ if ends_early(error) => Reason::Truncated,
-        // The BMP decoder has a limit of its own.
-        ImageError::Decoding(_) if error.to_string().contains("too large") => Reason::TooLarge,
         _ => Reason::Corrupt,
     };
     let message = error.to_string();
