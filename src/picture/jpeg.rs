@@ -331,6 +331,94 @@ pub(super) mod tests {
         }
     }
 
+    fn accepted(bytes: &[u8]) -> Result<Decoded, PictureError> {
+        let limits = Limits {
+            truncated: Truncated::Accept,
+            ..Limits::default()
+        };
+        decode(bytes, &limits)
+    }
+
+    #[test]
+    fn a_truncated_jpeg_keeps_its_rows_and_is_grey_below() {
+        let picture = gradient(128, 128);
+        let bytes = encode(128, 128, ColorSpace::JCS_RGB, &picture, false);
+        let whole = accepted(&bytes).unwrap();
+        assert_eq!(whole.completeness, Completeness::Whole);
+        let partial = accepted(&bytes[..bytes.len() * 2 / 3]).unwrap();
+        assert_eq!(partial.completeness, Completeness::Partial);
+        let rows = |picture: &RgbImage| picture.chunks_exact(128 * 3).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let (ours, all) = (rows(&partial.picture), rows(&whole.picture));
+        let good = ours.iter().zip(&all).take_while(|(ours, all)| ours == all).count();
+        assert!((32..112).contains(&good), "{good}");
+        // No coefficient is all of a block at half the range (ITU T.81, A.3.1).
+        assert!(ours[127].iter().all(|&value| value == 128), "{:?}", &ours[127][..6]);
+        assert!(accepted(&bytes).unwrap().picture == whole.picture);
+    }
+
+    #[test]
+    fn a_truncated_progressive_jpeg_is_coarse_and_a_segment_that_is_cut_off_is_left_out() {
+        let picture = gradient(128, 128);
+        let bytes = encode(128, 128, ColorSpace::JCS_RGB, &picture, true);
+        let whole = decode(&bytes, &Limits::default()).unwrap().picture;
+        let scans: Vec<usize> = (0..bytes.len() - 1)
+            .filter(|&at| bytes[at..at + 2] == [0xff, 0xda])
+            .collect();
+        for &scan in &scans[1..] {
+            // Behind the marker, in the scan's header, and in its data.
+            for end in [scan + 2, scan + 5, scan + 14] {
+                let partial = accepted(&bytes[..end]).unwrap();
+                assert_eq!(partial.completeness, Completeness::Partial);
+                let difference: u64 = partial
+                    .picture
+                    .iter()
+                    .zip(whole.iter())
+                    .map(|(a, b)| u64::from(a.abs_diff(*b)))
+                    .sum();
+                // A scan of means alone misses the slopes inside of blocks of 16: a few levels.
+                let mean = difference as f64 / (128.0 * 128.0 * 3.0);
+                assert!(mean < 12.0, "cut at {end}: {mean}");
+            }
+        }
+        assert_eq!(Layout::of(&bytes[..scans[1] + 5]).end, scans[1]);
+    }
+
+    #[test]
+    fn a_truncated_jpeg_without_a_row_stays_truncated() {
+        let picture = gradient(128, 128);
+        for progressive in [false, true] {
+            let bytes = encode(128, 128, ColorSpace::JCS_RGB, &picture, progressive);
+            let scan = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+            let data = scan + 2 + usize::from(u16::from_be_bytes([bytes[scan + 2], bytes[scan + 3]]));
+            for end in [3, 20, scan, scan + 2, data] {
+                let error = accepted(&bytes[..end]).unwrap_err();
+                assert_eq!(error.reason, Reason::Truncated, "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn ycck_is_inverted_cmyk_after_its_colour_transform() {
+        let samples = [[200_u8, 100, 50, 220]; 64].concat();
+        let mut encoder = Compress::new(ColorSpace::JCS_CMYK);
+        encoder.set_size(8, 8);
+        encoder.set_quality(100.0);
+        encoder.set_color_space(ColorSpace::JCS_YCCK);
+        let mut encoder = encoder.start_compress(Vec::new()).unwrap();
+        encoder.write_scanlines(&samples).unwrap();
+        let bytes = encoder.finish().unwrap();
+        // Adobe's segment, whose last byte is the transform: 2 is YCCK.
+        let adobe = bytes.windows(5).position(|name| name == b"Adobe").unwrap();
+        assert_eq!(bytes[adobe + 11], 2);
+        // Pillow 13: Image.new("CMYK", (1, 1), (55, 155, 205, 35)).convert("RGB").
+        for pixel in decode(&bytes, &Limits::default()).unwrap().picture.pixels() {
+            assert!(
+                pixel.0.iter().zip([173, 86, 43]).all(|(a, b)| a.abs_diff(b) <= 3),
+                "{pixel:?}"
+            );
+        }
+    }
+
     #[test]
     fn bytes_after_the_end_are_passed_over() {
         let picture = gradient(40, 33);

@@ -20,10 +20,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg_attr(
-    not(test),
-    expect(unused_imports, reason = "the pipeline takes it as soon as it reads by `Limits`")
-)]
+#[expect(unused_imports, reason = "the pipeline takes it as soon as it reads by `Limits`")]
 pub(crate) use room::Room;
 pub use transform::Transform;
 

@@ -44,7 +44,7 @@ impl Format {
     }
 }
 
-/// Picture formats that are recognised only to be named in the message.
+/// Formats of pictures and films that are recognised only to be named in the message.
 const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypavis", "AVIF"),
@@ -53,6 +53,14 @@ const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
     (4, b"ftyphevc", "HEIC"),
     (4, b"ftypmif1", "HEIF"),
     (4, b"ftypmsf1", "HEIF"),
+    (4, b"ftypisom", "MP4 video"),
+    (4, b"ftypiso2", "MP4 video"),
+    (4, b"ftypmp41", "MP4 video"),
+    (4, b"ftypmp42", "MP4 video"),
+    (4, b"ftypavc1", "MP4 video"),
+    (4, b"ftypM4V ", "MP4 video"),
+    (4, b"ftypqt  ", "QuickTime video"),
+    (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM video"),
     (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (0, b"\xff\x0a", "JPEG XL"),
@@ -108,6 +116,10 @@ fn no_picture(bytes: &[u8]) -> PictureError {
         "a web page, often what a server sent in place of the picture"
     } else if text.starts_with("%pdf") {
         "a PDF document"
+    } else if head.starts_with(b"PK\x03\x04") {
+        "a ZIP archive"
+    } else if head.starts_with(b"\x1f\x8b") {
+        "gzip data"
     } else if head.iter().all(|&byte| byte == 0) {
         "only zero bytes"
     } else if head
@@ -141,6 +153,29 @@ mod tests {
                 .1
                 .contains("LFS")
         );
+        for (bytes, words) in [
+            (
+                &b"<?xml version=\"1.0\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\"/>"[..],
+                "SVG",
+            ),
+            (b"%PDF-1.7\n", "PDF"),
+            (b"PK\x03\x04\x14\0", "ZIP"),
+            (b"\x1f\x8b\x08\0", "gzip"),
+            (b"\0\0\0\0\0\0\0\0", "zero"),
+            (b"just words\n", "text"),
+        ] {
+            let (reason, told) = detail(bytes);
+            assert!(reason == Reason::NotAnImage && told.contains(words), "{reason} {told}");
+        }
+        for (bytes, words) in [
+            (&b"\0\0\0\x20ftypmp42\0\0\0\0"[..], "MP4"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+            (b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF"),
+            (b"\x1a\x45\xdf\xa3\x01", "WebM"),
+        ] {
+            let (reason, told) = detail(bytes);
+            assert!(reason == Reason::Unsupported && told.contains(words), "{reason} {told}");
+        }
         assert_eq!(detail(b"BMW is a maker of cars, not of bitmaps").0, Reason::NotAnImage);
         assert_eq!(detail(b"P5").0, Reason::NotAnImage);
         assert_eq!(detail(b"\0\0\0\x20ftypavif\0\0\0\0").0, Reason::Unsupported);

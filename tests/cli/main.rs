@@ -10,6 +10,7 @@ mod doctor;
 mod extract;
 mod extract_crash;
 mod extract_data;
+mod pictures;
 mod predict;
 mod reference;
 mod train_head;
