@@ -22,7 +22,7 @@ pub use backbone::{
     Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
 };
 pub use cache::{Cache, FeatureSpace, Origin, RowKey, Space, SpaceId};
-pub use dataset::{Dataset, EXTENSIONS, Ignored, Sample, Split};
+pub use dataset::{Dataset, EXTENSIONS, Ignored, Sample, Split, TableColumns};
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
 pub use extract::{ExtractOptions, ExtractReport, Failure, extract};

@@ -8,6 +8,8 @@ mod folder;
 mod record;
 mod split;
 mod stamp;
+#[cfg_attr(not(test), expect(dead_code, reason = "data sets are not read from tables yet"))]
+mod table;
 
 use std::path::PathBuf;
 
@@ -19,6 +21,7 @@ pub(crate) use folder::absolute;
 pub(crate) use record::{DatasetRecord, SampleRecord};
 pub(crate) use split::{SplitInput, assign_splits};
 pub(crate) use stamp::Stamp;
+pub use table::TableColumns;
 
 /// A labelled set of pictures below one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +69,22 @@ impl Split {
             Self::Train => "train",
             Self::Val => "val",
             Self::Test => "test",
+        }
+    }
+
+    /// The split that a word names, in any case: `train`, `training`; `val`, `valid`, `validation`, `dev`; `test`,
+    /// `testing`. `None` for any other word.
+    #[must_use]
+    pub fn from_name(word: &str) -> Option<Self> {
+        let names = |words: &[&str]| words.iter().any(|known| word.eq_ignore_ascii_case(known));
+        if names(&["train", "training"]) {
+            Some(Self::Train)
+        } else if names(&["val", "valid", "validation", "dev"]) {
+            Some(Self::Val)
+        } else if names(&["test", "testing"]) {
+            Some(Self::Test)
+        } else {
+            None
         }
     }
 }

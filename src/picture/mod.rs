@@ -8,7 +8,7 @@ mod decode;
 mod exif;
 mod jpeg;
 mod orient;
-mod quiet;
+pub(crate) mod quiet;
 mod resize;
 mod room;
 mod sniff;
