@@ -9,6 +9,7 @@ mod disk;
 mod engine;
 mod error;
 mod extract;
+mod feature_table;
 mod features;
 mod head;
 mod observer;
@@ -26,6 +27,7 @@ pub use dataset::{Dataset, EXTENSIONS, Ignored, Sample, Split, TableColumns};
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
 pub use extract::{ExtractOptions, ExtractReport, Failure, extract};
+pub use feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
 pub use features::{LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
 pub use head::{
     EpochRecord, Examples, HeadFile, HeadMeta, LinearHead, RankedClass, Schedule, Score, SgdParams, SgdValidParams,

@@ -11,5 +11,6 @@ mod extract;
 mod extract_crash;
 mod extract_data;
 mod predict;
+mod read_segment;
 mod reference;
 mod train_head;
