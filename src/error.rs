@@ -35,6 +35,32 @@ pub enum Error {
         hint: String,
     },
 
+    /// A table of pictures, or one of its rows, is not what it should be.
+    #[error("`{}`{}{problem}", path.display(), place.as_ref().map_or_else(|| " ".to_owned(), |place| format!(", {place}: ")))]
+    Table {
+        /// The table.
+        path: PathBuf,
+        /// The line or row.
+        place: Option<String>,
+        /// What is wrong with it, continuing the sentence.
+        problem: String,
+        /// What to do about it.
+        hint: String,
+    },
+
+    /// It is not clear which columns of a table hold what.
+    #[error("`{}` {problem}", path.display())]
+    TableColumns {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong with it, continuing the sentence.
+        problem: String,
+        /// The columns that are there, quoted.
+        columns: Vec<String>,
+        /// The option that names the column.
+        option: &'static str,
+    },
+
     // The cache.
     /// A file of the cache is not what it should be.
     #[error("`{}` is damaged: {problem}", path.display())]
@@ -357,6 +383,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Usage(_)
+            | Self::TableColumns { .. }
             | Self::NoSuchSpace { .. }
             | Self::SeveralSpaces { .. }
             | Self::RuntimeLibrary { .. }
@@ -372,7 +399,11 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Dataset { hint, .. } => Some(hint.clone()),
+            Self::Dataset { hint, .. } | Self::Table { hint, .. } => Some(hint.clone()),
+            Self::TableColumns { columns, option, .. } => Some(format!(
+                "its columns are {}; name the right one with `{option}`",
+                columns.join(", ")
+            )),
             Self::Damaged { .. } => Some("remove the file; `lastlayer extract` computes what is missing".to_owned()),
             Self::NewerCache { .. } => Some("use that version, or another folder with `--cache`".to_owned()),
             Self::UnknownDataset { .. } => {

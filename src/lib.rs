@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod explain;
 mod extract;
+mod feature_table;
 mod features;
 mod head;
 mod observer;
@@ -34,6 +35,7 @@ pub use explain::{
     explain_dataset, explain_picture,
 };
 pub use extract::{ExtractOptions, ExtractReport, Failure, FailureLimit, extract, extract_stream};
+pub use feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
 pub use features::{FeatureRequest, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
 pub use head::{
     EpochRecord, Examples, HeadFile, HeadMeta, LinearHead, RankedClass, Schedule, Score, SgdParams, SgdValidParams,

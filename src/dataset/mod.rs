@@ -11,6 +11,8 @@ mod problems;
 mod record;
 mod split;
 mod stamp;
+#[cfg_attr(not(test), expect(dead_code, reason = "data sets are not read from tables yet"))]
+mod table;
 
 use std::path::PathBuf;
 
@@ -28,6 +30,9 @@ pub(crate) use problems::Examined;
 pub(crate) use record::SampleRecord;
 pub(crate) use split::{SplitInput, assign_splits, join_groups};
 pub(crate) use stamp::Stamp;
+pub use table::TableColumns;
+#[cfg_attr(not(test), expect(unused_imports, reason = "data sets are not read from tables yet"))]
+pub(crate) use table::{Table, TableFormat, TableRow, is_table, read_list, read_table, read_table_bytes};
 
 /// A set of pictures, labelled or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +138,22 @@ impl Split {
             Self::Train => "train",
             Self::Val => "val",
             Self::Test => "test",
+        }
+    }
+
+    /// The split that a word names, in any case: `train`, `training`; `val`, `valid`, `validation`, `dev`; `test`,
+    /// `testing`. `None` for any other word.
+    #[must_use]
+    pub fn from_name(word: &str) -> Option<Self> {
+        let names = |words: &[&str]| words.iter().any(|known| word.eq_ignore_ascii_case(known));
+        if names(&["train", "training"]) {
+            Some(Self::Train)
+        } else if names(&["val", "valid", "validation", "dev"]) {
+            Some(Self::Val)
+        } else if names(&["test", "testing"]) {
+            Some(Self::Test)
+        } else {
+            None
         }
     }
 }

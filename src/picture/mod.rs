@@ -9,7 +9,7 @@ mod exif;
 mod jpeg;
 mod mend;
 mod orient;
-mod quiet;
+pub(crate) mod quiet;
 mod resize;
 mod room;
 mod sniff;

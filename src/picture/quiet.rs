@@ -18,7 +18,7 @@ static FILTER: Once = Once::new();
 /// Calls `work`; a panic inside becomes `Err` with its message.
 ///
 /// `work` must not leave anything half-changed that is used afterwards.
-pub(super) fn run<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn run<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     FILTER.call_once(|| {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {

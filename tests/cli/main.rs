@@ -12,5 +12,6 @@ mod extract_crash;
 mod extract_data;
 mod pictures;
 mod predict;
+mod read_segment;
 mod reference;
 mod train_head;

@@ -1,0 +1,316 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::ErrorKind;
+
+/// A row as the tests compare it.
+type Row<'a> = (&'a str, Option<&'a str>, Option<Split>);
+
+fn read(format: TableFormat, bytes: &[u8]) -> Result<Table> {
+    read_table_bytes(Path::new("t"), format, bytes, &TableColumns::default())
+}
+
+fn rows(table: &Table) -> Vec<Row<'_>> {
+    table
+        .rows
+        .iter()
+        .map(|row| (row.path.to_str().unwrap(), row.label.as_deref(), row.split))
+        .collect()
+}
+
+fn lines(table: &Table) -> Vec<u64> {
+    table.rows.iter().map(|row| row.line).collect()
+}
+
+fn message(result: Result<Table>) -> String {
+    let error = result.unwrap_err();
+    format!("{error}\n{}", error.hint().unwrap())
+}
+
+fn named(path: Option<&str>, label: Option<&str>, split: Option<&str>) -> TableColumns {
+    let owned = |name: Option<&str>| name.map(str::to_owned);
+    TableColumns {
+        path: owned(path),
+        label: owned(label),
+        split: owned(split),
+    }
+}
+
+#[test]
+fn csv_has_quotes_newlines_in_fields_windows_line_ends_and_a_byte_order_mark() {
+    let text = "\u{feff}Label , FILE_NAME,x,Split\r\n\
+                cat,\"a, b.jpg\",1,Train\r\n\
+                \r\n\
+                \" dog \",\"c\nd.jpg\",2,VALIDATION\r\n\
+                ,\"say \"\"hi\"\".png\",3,\r\n\
+                1.0, spaced .png,4,dev";
+    let table = read(TableFormat::Csv, text.as_bytes()).unwrap();
+    assert_eq!(
+        rows(&table),
+        [
+            ("a, b.jpg", Some("cat"), Some(Split::Train)),
+            ("c\nd.jpg", Some("dog"), Some(Split::Val)),
+            ("say \"hi\".png", None, None),
+            (" spaced .png", Some("1.0"), Some(Split::Val)),
+        ]
+    );
+    assert_eq!(lines(&table), [2, 4, 6, 7]);
+    assert!(table.warnings.is_empty());
+    let table = read(TableFormat::Tsv, b"path\tclass\nx,y.jpg\ta b\n").unwrap();
+    assert_eq!(rows(&table), [("x,y.jpg", Some("a b"), None)]);
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_in_text_keep_bytes_that_are_no_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let table = read(TableFormat::Csv, b"path,label\ncaf\xe9.jpg,x\n").unwrap();
+    assert_eq!(table.rows[0].path.as_os_str().as_bytes(), b"caf\xe9.jpg");
+    let table = read_list(Path::new("-"), &mut &b"caf\xe9.jpg\tx\n"[..]).unwrap();
+    assert_eq!(table.rows[0].path.as_os_str().as_bytes(), b"caf\xe9.jpg");
+    assert!(
+        message(read(TableFormat::Csv, b"path,label\na.jpg,caf\xe9\n")).contains("line 2: the label is not in UTF-8")
+    );
+}
+
+#[test]
+fn errors_name_the_line_and_what_is_wrong_with_it() {
+    let csv = |text: &str| message(read(TableFormat::Csv, text.as_bytes()));
+    assert!(csv("path,label\na.jpg,x\nb.jpg\n").contains("`t`, line 3: there are 1 fields, but 2 columns"));
+    assert!(csv("path,label\n\"a\n.jpg\",x\n,y\n").contains("`t`, line 4: the path is empty"));
+    assert!(csv("path,split\na.jpg,trian\n").contains("`t`, line 2: `trian` is no split"));
+    assert!(csv("").contains("`t` is empty"));
+    assert!(message(read(TableFormat::Csv, b"\xff\xfep\0a\0t\0h\0")).contains("UTF-16"));
+    let json = |text: &str| message(read(TableFormat::JsonLines, text.as_bytes()));
+    assert!(json("{\"path\":\"a\"}\n{\"path\":}\n").contains("line 2: it is no JSON object"));
+    assert!(json("{\"path\":\"a\"}\n\n[1]\n").contains("line 3: it is no JSON object"));
+    assert!(json("{\"path\":\"a\"}\n{\"path\":null}\n").contains("line 2: the path is empty"));
+    assert!(json("{\"path\":\"a\"}\n{\"label\":\"b\"}\n").contains("line 2: there is no path"));
+    assert!(json("{\"path\":3}\n").contains("line 1: the path is no text"));
+    assert!(json("{\"path\":\"a\",\"label\":[1]}\n").contains("line 1: the label is a list or an object"));
+    assert!(json("{\"path\":\"a\"} {\"path\":\"b\"}\n").contains("line 1"));
+    let long = format!("path\n{}\n", "x".repeat(PATH_LIMIT + 1));
+    assert!(csv(&long).contains("line 2: the path has"));
+    let long = format!("path,label\na,{}\n", "x".repeat(LABEL_LIMIT + 1));
+    assert!(csv(&long).contains("line 2: the label has"));
+}
+
+#[test]
+fn columns_are_found_or_named_and_anything_unclear_is_a_usage_error_that_lists_them() {
+    let find = |text: &str, columns: &TableColumns| {
+        read_table_bytes(Path::new("t"), TableFormat::Csv, text.as_bytes(), columns)
+    };
+    let usual = TableColumns::default();
+    for (text, option, said) in [
+        (
+            "id,label\n1,x\n",
+            "--path-column",
+            "no column that is known to hold the paths",
+        ),
+        (
+            "file,path,label\na,b,x\n",
+            "--path-column",
+            "several columns that may hold the paths: `file`, `path`",
+        ),
+        (
+            "path,label,class\na,b,x\n",
+            "--label-column",
+            "several columns that may hold the labels",
+        ),
+        (
+            "path,set,split\na,b,x\n",
+            "--split-column",
+            "several columns that may hold the splits",
+        ),
+    ] {
+        let error = find(text, &usual).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.contains(option) && error.to_string().contains(said),
+            "{error}: {hint}"
+        );
+        for name in text.lines().next().unwrap().split(',') {
+            assert!(hint.contains(&format!("`{name}`")), "{hint}");
+        }
+    }
+    let table = find(
+        "file,path,label,class\na,b,x,y\n",
+        &named(Some("path"), Some("class"), None),
+    )
+    .unwrap();
+    assert_eq!(rows(&table), [("b", Some("y"), None)]);
+    for columns in [
+        named(Some("nope"), None, None),
+        named(None, Some("nope"), None),
+        named(None, None, Some("nope")),
+    ] {
+        let error = find("path,label\na,x\n", &columns).unwrap_err();
+        assert_eq!(error.to_string(), "`t` has no column `nope`");
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        let json = br#"{"path":"a","other":1}"#;
+        let error = read_table_bytes(Path::new("t"), TableFormat::JsonLines, json, &columns).unwrap_err();
+        assert_eq!(error.to_string(), "`t` has no column `nope`");
+    }
+}
+
+#[test]
+fn json_lines_take_strings_numbers_and_booleans_as_labels_and_skip_other_keys() {
+    let text = r#"{"meta":{"path":"no","x":[1,{"label":2}]},"Image":"a.jpg","class":"cat","split":"test"}
+{"image":"b.jpg","class":7}
+
+{"image":"c.jpg","class":1.0,"split":null}
+{"image":"d.jpg","class":1.5}
+{"image":"e.jpg","class":true}
+{"image":"f.jpg","class":null}
+{"image":"ü\n.jpg","class":-3}
+{"image":"g.jpg"}"#;
+    let table = read(TableFormat::JsonLines, text.as_bytes()).unwrap();
+    let labels = [
+        Some("cat"),
+        Some("7"),
+        Some("1"),
+        Some("1.5"),
+        Some("true"),
+        None,
+        Some("-3"),
+        None,
+    ];
+    assert_eq!(
+        table.rows.iter().map(|row| row.label.as_deref()).collect::<Vec<_>>(),
+        labels
+    );
+    assert_eq!(lines(&table), [1, 2, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(table.rows[0].split, Some(Split::Test));
+    assert_eq!(table.rows[6].path, Path::new("ü\n.jpg"));
+    // Nesting beyond any stack is read over.
+    let deep = format!(
+        "{{\"x\":{}1{},\"path\":\"a\"}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    let _ = read(TableFormat::JsonLines, deep.as_bytes());
+    let deep = format!(
+        "{{\"label\":{}1{},\"path\":\"a\"}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    assert!(read(TableFormat::JsonLines, deep.as_bytes()).is_err());
+}
+
+#[test]
+fn a_path_named_twice_counts_once_and_must_not_contradict_itself() {
+    let table = read(TableFormat::Csv, b"path,label\na,x\nb,y\na,x\nb,y\n").unwrap();
+    assert_eq!(rows(&table), [("a", Some("x"), None), ("b", Some("y"), None)]);
+    assert_eq!(
+        table.warnings,
+        ["2 rows repeat an earlier path and is counted once, for instance `a` in line 4, which is in line 2 already"]
+    );
+    let other = message(read(TableFormat::Csv, b"path,label\na,x\nb,y\na,z\n"));
+    assert!(other.contains("line 4: `a` has `z`, but `x` in line 2"), "{other}");
+    let other = message(read(TableFormat::Csv, b"path,split\na,train\na,\n"));
+    assert!(
+        other.contains("line 3: `a` has no split, but train in line 2"),
+        "{other}"
+    );
+}
+
+#[test]
+fn lists_are_separated_by_newlines_or_by_nul_bytes() {
+    let list = |text: &[u8]| read_list(Path::new("-"), &mut &*text);
+    let table = list(b"a.jpg\r\n\nb c.jpg\tcat\nd.jpg\tdog\tval").unwrap();
+    assert_eq!(
+        rows(&table),
+        [
+            ("a.jpg", None, None),
+            ("b c.jpg", Some("cat"), None),
+            ("d.jpg", Some("dog"), Some(Split::Val))
+        ]
+    );
+    assert_eq!(lines(&table), [1, 3, 4]);
+    let table = list(b"a\nb.jpg\0c.jpg\r\0d.jpg\tx\0").unwrap();
+    assert_eq!(
+        rows(&table),
+        [
+            ("a\nb.jpg", None, None),
+            ("c.jpg\r", None, None),
+            ("d.jpg", Some("x"), None)
+        ]
+    );
+    assert!(rows(&list(b"").unwrap()).is_empty());
+    assert!(message(list(b"a\tb\ttrain\tc\n")).contains("line 1: there are more than three fields"));
+    assert!(message(list(b"a\nb\tx\tnowhere\n")).contains("line 2: `nowhere` is no split"));
+    assert!(message(list(b"a\n\tx\n")).contains("line 2: the path is empty"));
+    let mut late = b"a.jpg\n".repeat(20_000);
+    late.extend_from_slice(b"b\0c\n");
+    assert!(message(list(&late)).contains("line 20001: there is a NUL byte in it"));
+    // Nothing endless is read to its end.
+    let mut endless = BufReader::new(std::io::repeat(b'x'));
+    assert!(message(read_list(Path::new("-"), &mut endless)).contains("line 1: it has more than 16 MiB"));
+}
+
+#[test]
+fn a_file_is_known_by_its_extension_or_else_by_how_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let known = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        TableFormat::of(&path).inspect(|_| assert!(is_table(&path)))
+    };
+    assert_eq!(known("a.CSV", b""), Some(TableFormat::Csv));
+    assert_eq!(known("a.tsv", b""), Some(TableFormat::Tsv));
+    assert_eq!(known("a.jsonl", b""), Some(TableFormat::JsonLines));
+    assert_eq!(known("a.ndjson", b""), Some(TableFormat::JsonLines));
+    assert_eq!(known("a.parquet", b""), Some(TableFormat::Parquet));
+    assert_eq!(
+        known("list.txt", b"\xef\xbb\xbf\"path\",\"label\"\r\na,b\n"),
+        Some(TableFormat::Csv)
+    );
+    assert_eq!(known("list", b"label\tfilename\na\tb\n"), Some(TableFormat::Tsv));
+    assert_eq!(known("list", b"{\"path\": \"a\"}\n"), Some(TableFormat::JsonLines));
+    assert_eq!(known("list", b"PAR1...."), Some(TableFormat::Parquet));
+    assert_eq!(known("list", b"a.jpg\nb.jpg\n"), None);
+    assert_eq!(known("a.jpg", b"\xff\xd8\xff"), None);
+    assert_eq!(TableFormat::of(folder.path()), None);
+    assert!(!is_table(&folder.path().join("absent.csv")));
+    let text = folder.path().join("photo.jpg");
+    std::fs::write(&text, b"\xff\xd8\xff").unwrap();
+    assert!(message(read_table(&text, &TableColumns::default())).contains("is no table"));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_a_table_or_an_error(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        start in proptest::sample::select(vec![&b""[..], b"path,label,split\n", b"path\tlabel\n", b"{\"path\":\"", b"PAR1"]),
+    ) {
+        let all = [start, &bytes].concat();
+        for format in [TableFormat::Csv, TableFormat::Tsv, TableFormat::JsonLines, TableFormat::Parquet] {
+            if let Ok(table) = read(format, &all) {
+                prop_assert!(table.rows.len() <= all.len());
+            }
+        }
+        let _ = read_list(Path::new("-"), &mut &*all);
+        let _ = TableFormat::sniff(&all);
+    }
+
+    #[test]
+    fn csv_gives_back_what_a_csv_writer_wrote(cells in proptest::collection::vec((".{1,12}", "[a-z\",\n ]{0,6}"), 0..20)) {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(["path", "label"]).unwrap();
+        let mut seen = std::collections::HashSet::new();
+        let cells: Vec<_> = cells.into_iter().filter(|(path, _)| seen.insert(path.clone())).collect();
+        for (path, label) in &cells {
+            writer.write_record([path, label]).unwrap();
+        }
+        let bytes = writer.into_inner().unwrap();
+        let table = read(TableFormat::Csv, &bytes).unwrap();
+        let expected: Vec<Row<'_>> = cells
+            .iter()
+            .map(|(path, label)| (path.as_str(), Some(label.trim()).filter(|label| !label.is_empty()), None))
+            .collect();
+        prop_assert_eq!(rows(&table), expected);
+    }
+}
