@@ -13,17 +13,8 @@ use std::path::{Component, Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use super::{Dataset, Ignored, Sample, Split, has_picture_extension};
+use super::{Dataset, Ignored, Sample, Split, has_picture_extension, split_named};
 use crate::error::{Error, Result};
-
-const SPLIT_NAMES: [(&str, Split); 6] = [
-    ("train", Split::Train),
-    ("training", Split::Train),
-    ("val", Split::Val),
-    ("valid", Split::Val),
-    ("validation", Split::Val),
-    ("test", Split::Test),
-];
 
 impl Dataset {
     /// Lists the pictures below `root`; reads no picture.
@@ -109,8 +100,8 @@ fn split_folders(root: &Path, top: &[PathBuf], scan: &mut Scan<'_>) -> Result<Op
     let mut others = Vec::new();
     for folder in top {
         let name = file_name(folder);
-        match SPLIT_NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)) {
-            Some((_, split)) => found.push((*split, folder.clone())),
+        match split_named(&name) {
+            Some(split) => found.push((split, folder.clone())),
             None => others.push(name),
         }
     }

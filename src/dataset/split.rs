@@ -1,6 +1,22 @@
-//! The split of a flat data set, decided by what each picture is rather than by where or when it was found.
+//! What splits are called, and the split of a flat data set: decided by what each picture is rather than by where or
+//! when it was found.
 
 use super::Split;
+
+const SPLIT_NAMES: [(&str, Split); 6] = [
+    ("train", Split::Train),
+    ("training", Split::Train),
+    ("val", Split::Val),
+    ("valid", Split::Val),
+    ("validation", Split::Val),
+    ("test", Split::Test),
+];
+
+/// The split that a folder, a file or a table means by `name`, in any case.
+pub(crate) fn split_named(name: &str) -> Option<Split> {
+    let known = SPLIT_NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+    known.map(|(_, split)| *split)
+}
 
 /// What [`assign_splits`] looks at: class id, content hash, and the split the folders give, if any.
 pub(crate) type SplitInput = (u32, [u8; 32], Option<Split>);
