@@ -11,6 +11,8 @@ mod error;
 mod extract;
 mod features;
 mod head;
+#[doc(hidden)]
+pub mod hostile;
 mod observer;
 mod picture;
 mod pipeline;

@@ -30,7 +30,7 @@ impl Cache {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("read", path)(error)),
         };
-        match codec::decode_document::<StoredRecord>(MAGIC, &bytes).and_then(from_stored) {
+        match parse(&bytes) {
             Ok(record) if record.root == root => Ok(Some(record)),
             Ok(_) => Ok(None),
             Err(problem) => {
@@ -44,10 +44,19 @@ impl Cache {
     pub(crate) fn save_dataset_record(&self, record: &DatasetRecord) -> Result<()> {
         let path = self.record_path(&record.root);
         disk::create_folder(&self.datasets_folder())?;
-        let bytes = codec::encode_document(MAGIC, &to_stored(record))
-            .map_err(|problem| Error::io("write", &path)(std::io::Error::other(problem)))?;
+        let bytes = to_bytes(record).map_err(|problem| Error::io("write", &path)(std::io::Error::other(problem)))?;
         disk::write_atomically(&path, &[&bytes])
     }
+}
+
+/// The record that a file of these bytes is.
+pub(super) fn parse(bytes: &[u8]) -> Result<DatasetRecord, String> {
+    codec::decode_document::<StoredRecord>(MAGIC, bytes).and_then(from_stored)
+}
+
+/// The bytes of the file that keeps `record`.
+pub(super) fn to_bytes(record: &DatasetRecord) -> Result<Vec<u8>, String> {
+    codec::encode_document(MAGIC, &to_stored(record))
 }
 
 fn to_stored(record: &DatasetRecord) -> StoredRecord {

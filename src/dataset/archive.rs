@@ -69,6 +69,17 @@ pub(crate) fn index_archive(path: &Path) -> Result<ArchiveIndex> {
     index(path, source)
 }
 
+/// As [`index_archive`], of bytes in memory; `path` is for messages.
+///
+/// # Errors
+/// As there.
+pub(crate) fn index_bytes(path: &Path, bytes: &[u8]) -> Result<ArchiveIndex> {
+    index(
+        path,
+        Seekable::new(Cursor::new(bytes)).map_err(Error::io("read", path))?,
+    )
+}
+
 fn index(path: &Path, source: impl Source) -> Result<ArchiveIndex> {
     let mut samples = Samples::new(Members::new(path, source));
     let mut listed = Vec::new();

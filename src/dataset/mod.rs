@@ -5,7 +5,7 @@
 //! hashes once these are known ([`split`]).
 
 #[cfg_attr(not(test), expect(dead_code, reason = "data sets of archives are joined next"))]
-mod archive;
+pub(crate) mod archive;
 mod folder;
 pub(crate) mod pattern;
 mod record;

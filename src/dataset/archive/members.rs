@@ -217,11 +217,11 @@ impl<S: Source> Members<S> {
         debug_assert_eq!(self.position, member.offset, "only the last member can be read");
         let mut content = Vec::new();
         let read = self.source.by_ref().take(member.size).read_to_end(&mut content);
-        self.position += content.len() as u64;
         read.map_err(|error| self.failed(error))?;
         if (content.len() as u64) < member.size {
             return Err(self.cut());
         }
+        self.position += member.size;
         Ok(content)
     }
 
@@ -251,12 +251,8 @@ impl<S: Source> Members<S> {
 
     /// The next block that matters.
     fn header(&mut self) -> Result<Block> {
-        if !self.skip_to(self.content_end)? {
-            return Err(self.cut());
-        }
         if !self.skip_to(self.next_header)? {
-            self.ending = Some(UNMARKED);
-            return Ok(Block::End);
+            return Err(self.cut());
         }
         loop {
             let begin = self.position;
@@ -320,7 +316,9 @@ impl<S: Source> Members<S> {
             return Err(self.damaged(format!("an extended header claims {size} bytes")));
         }
         let mut bytes = vec![0; usize::try_from(size).expect("checked against a small limit")];
-        if self.fill(&mut bytes)? < bytes.len() {
+        let read = self.fill(&mut bytes)?;
+        if read < bytes.len() {
+            self.position -= read as u64;
             return Err(self.cut());
         }
         Ok(bytes)

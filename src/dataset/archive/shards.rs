@@ -272,11 +272,11 @@ fn range(inner: &str) -> Option<Option<Vec<String>>> {
         0
     };
     let step = step.unsigned_abs().max(1);
-    let count = from.abs_diff(to) / step + 1;
-    if count > MOST_SHARDS as u64 || width > 64 {
+    let steps = from.abs_diff(to) / step;
+    if steps >= MOST_SHARDS as u64 || width > 64 {
         return Some(None);
     }
-    let numbers = (0..count).map(|index| {
+    let numbers = (0..=steps).map(|index| {
         // Within the bounds, so that nothing overflows.
         let distance = i128::from(index) * i128::from(step);
         let number = i128::from(from) + if from <= to { distance } else { -distance };
