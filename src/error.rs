@@ -61,6 +61,17 @@ pub enum Error {
         option: &'static str,
     },
 
+    /// A tar archive of pictures is cut or damaged, or none.
+    #[error("`{}`, byte {offset}: {problem}", path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// How far it could be read, in bytes of the unpacked archive.
+        offset: u64,
+        /// What is wrong there.
+        problem: String,
+    },
+
     // The cache.
     /// A file of the cache is not what it should be.
     #[error("`{}` is damaged: {problem}", path.display())]
@@ -404,6 +415,9 @@ impl Error {
                 "its columns are {}; name the right one with `{option}`",
                 columns.join(", ")
             )),
+            Self::Archive { .. } => {
+                Some("get the archive again, or make it anew: `tar tf ARCHIVE` must list it to its end".to_owned())
+            }
             Self::Damaged { .. } => Some("remove the file; `lastlayer extract` computes what is missing".to_owned()),
             Self::NewerCache { .. } => Some("use that version, or another folder with `--cache`".to_owned()),
             Self::UnknownDataset { .. } => {

@@ -13,6 +13,8 @@ mod extract;
 mod feature_table;
 mod features;
 mod head;
+#[doc(hidden)]
+pub mod hostile;
 mod observer;
 mod picture;
 mod pipeline;

@@ -27,6 +27,7 @@ mod session;
 mod trial;
 mod zoo;
 
+pub(crate) use checkpoint::parse_checkpoint;
 pub(crate) use convert::{convert_wheel, untrained_resnet18};
 pub(crate) use download::Patience;
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};

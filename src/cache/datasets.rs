@@ -228,6 +228,18 @@ impl DatasetRecord {
         })
     }
 
+    /// The record that a file of these bytes would be.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Result<Self, Problem> {
+        Self::parse(Path::new("memory"), FileBytes::copied(bytes))
+    }
+
+    /// The bytes of a file of this record.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(&mut bytes, &self.of, self.len(), &|index| self.sample(index)).expect("memory can be written");
+        bytes
+    }
+
     fn parse(path: &Path, bytes: FileBytes) -> Result<Self, Problem> {
         let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
             return Err("it is too short".to_owned());
@@ -458,4 +470,4 @@ fn path_from_bytes(bytes: &[u8]) -> Cow<'_, Path> {
 
 #[cfg(test)]
 #[path = "datasets_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -41,6 +41,14 @@ fn samples() -> Vec<SampleRecord<'static>> {
     vec![sample, failed]
 }
 
+/// A record of two pictures, one of them failed.
+pub(crate) fn made_record() -> DatasetRecord {
+    let (folder, of, samples) = (tempfile::tempdir().unwrap(), record_of("/data/cats"), samples());
+    let cache = Cache::new(folder.path());
+    save(&cache, &of, &samples);
+    DatasetRecord::of_bytes(&fs::read(cache.record_path(&of.name)).unwrap()).unwrap()
+}
+
 fn save(cache: &Cache, of: &RecordOf, samples: &[SampleRecord<'static>]) {
     cache
         .save_dataset_record(of, samples.len(), &|index| samples[index].clone())

@@ -33,25 +33,32 @@ impl Index {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(Self::empty(space))),
             Err(error) => return Err(Error::io("read", path)(error)),
         };
-        Ok(codec::decode_document::<Self>(MAGIC, &bytes).and_then(|index| {
-            if index.format != FORMAT {
-                return Err(format!(
-                    "it has format {}, this program reads format {FORMAT}",
-                    index.format
-                ));
-            }
-            if index.space == space.0 {
-                Ok(index)
-            } else {
-                Err("it belongs to another feature space".to_owned())
-            }
-        }))
+        Ok(Self::parse(&bytes, space))
+    }
+
+    /// The index that a file of these bytes is.
+    pub(super) fn parse(bytes: &[u8], space: SpaceId) -> Result<Self, Problem> {
+        let index = codec::decode_document::<Self>(MAGIC, bytes)?;
+        if index.format != FORMAT {
+            return Err(format!(
+                "it has format {}, this program reads format {FORMAT}",
+                index.format
+            ));
+        }
+        if index.space == space.0 {
+            Ok(index)
+        } else {
+            Err("it belongs to another feature space".to_owned())
+        }
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        codec::encode_document(MAGIC, self).expect("an index is far below the limit")
     }
 
     /// Replaces the index in `folder` by this one.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
-        let bytes = codec::encode_document(MAGIC, self).expect("an index is far below the limit");
-        disk::write_atomically(&folder.join(FILE_NAME), &[&bytes])
+        disk::write_atomically(&folder.join(FILE_NAME), &[&self.to_bytes()])
     }
 
     pub(crate) fn contains(&self, name: [u8; 16]) -> bool {

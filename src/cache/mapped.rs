@@ -29,6 +29,15 @@ impl FileBytes {
     }
 }
 
+impl FileBytes {
+    /// A copy of `bytes`, aligned like a file's.
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
+        let mut words = vec![0_u64; bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        Self::Read(words, bytes.len())
+    }
+}
+
 impl std::ops::Deref for FileBytes {
     type Target = [u8];
 

@@ -13,6 +13,7 @@
 
 mod codec;
 mod datasets;
+pub(crate) mod hostile;
 mod index;
 mod key;
 mod lock;

@@ -15,12 +15,12 @@ use crate::error::{Error, Result};
 #[cfg(target_endian = "big")]
 compile_error!("segments hold little-endian rows that are mapped as they are");
 
-const MAGIC: &[u8; 8] = b"LLSEGM01";
+pub(super) const MAGIC: &[u8; 8] = b"LLSEGM01";
 const FORMAT: u32 = 1;
 const NEWER: &str = "it was written by a newer version";
 const ALIGNMENT: usize = 64;
 /// content (32) | view (u32) | zero (u32) | checksum (8)
-const KEY_BYTES: usize = 48;
+pub(super) const KEY_BYTES: usize = 48;
 
 /// Who computed the rows of a segment; recorded beside them, not part of their identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +146,13 @@ impl Segment {
         if parse_file_name(path) != Some(name) {
             return Err(damaged("its name is not the hash of its header".to_owned()));
         }
+        Ok(Self { bytes, header, name })
+    }
+
+    /// The segment that a file of these bytes would be under its right name.
+    pub(super) fn of_bytes(bytes: &[u8], space: SpaceId) -> Result<Self, Problem> {
+        let bytes = FileBytes::copied(bytes);
+        let (header, name) = parse(&bytes, space)?;
         Ok(Self { bytes, header, name })
     }
 

@@ -2,12 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::BufRead;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
 use super::output::Result;
-use crate::dataset::has_picture_extension;
+use crate::dataset::{has_picture_extension, pattern};
 use crate::error::Error;
 
 /// Kinds of picture that are looked at in folders beside those of a data set: most can be read, and for the others a
@@ -35,8 +35,11 @@ impl Inputs {
                 inputs.add_lines(stdin)?;
             } else if argument.is_dir() {
                 inputs.add_folder(argument);
-            } else if let Some(pattern) = argument.to_str().filter(|text| !argument.exists() && is_pattern(text)) {
-                inputs.add_pattern(pattern)?;
+            } else if let Some(text) = argument
+                .to_str()
+                .filter(|text| !argument.exists() && pattern::is_pattern(text))
+            {
+                inputs.add_pattern(text)?;
             } else {
                 inputs.files.push(argument.clone());
             }
@@ -89,60 +92,21 @@ impl Inputs {
         }
     }
 
-    /// Adds what matches `pattern`: components with `*`, `?` or `[..]`, and `**` for any number of folders.
-    fn add_pattern(&mut self, pattern: &str) -> Result<()> {
-        let path = Path::new(pattern);
-        let is_fixed = |part: &Component<'_>| !is_pattern(&part.as_os_str().to_string_lossy());
-        let base: PathBuf = path.components().take_while(is_fixed).collect();
-        let rest: PathBuf = path.components().skip_while(is_fixed).collect();
-        let depth = if pattern.contains("**") {
-            usize::MAX
-        } else {
-            rest.components().count()
-        };
-        let rest = glob::Pattern::new(&rest.to_string_lossy())
-            .map_err(|error| Error::Usage(format!("`{pattern}` is no pattern: {error}")))?;
-        let options = glob::MatchOptions {
-            require_literal_separator: true,
-            require_literal_leading_dot: true,
-            ..glob::MatchOptions::new()
-        };
-        let start = if base.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            &base
-        };
+    /// Adds what matches `pattern`.
+    fn add_pattern(&mut self, text: &str) -> Result<()> {
         let before = self.files.len();
-        let walk = WalkDir::new(start)
-            .min_depth(1)
-            .max_depth(depth)
-            .follow_links(true)
-            .sort_by_file_name();
-        for entry in walk.into_iter().flatten() {
-            let below = entry.path().strip_prefix(start).unwrap_or(entry.path());
-            if !rest.matches_with(&below.to_string_lossy(), options) {
-                continue;
-            }
-            let path = if base.as_os_str().is_empty() {
-                below.to_path_buf()
-            } else {
-                entry.path().to_path_buf()
-            };
-            if entry.file_type().is_dir() {
+        for path in pattern::matching(text)? {
+            if path.is_dir() {
                 self.add_folder(&path);
             } else {
                 self.files.push(path);
             }
         }
         if self.files.len() == before {
-            self.warnings.push(format!("nothing matches {pattern}"));
+            self.warnings.push(format!("nothing matches {text}"));
         }
         Ok(())
     }
-}
-
-fn is_pattern(text: &str) -> bool {
-    text.contains(['*', '?', '['])
 }
 
 fn looks_like_picture(path: &Path) -> bool {

@@ -15,15 +15,6 @@ use walkdir::WalkDir;
 use super::{Dataset, DatasetKind, Ignored, Storage, Sample, Split, has_picture_extension};
 use crate::error::{Error, Result};
 
-const SPLIT_NAMES: [(&str, Split); 6] = [
-    ("train", Split::Train),
-    ("training", Split::Train),
-    ("val", Split::Val),
-    ("valid", Split::Val),
-    ("validation", Split::Val),
-    ("test", Split::Test),
-];
-
 impl Dataset {
     /// Lists the pictures below `root`; reads no picture.
     ///
@@ -112,8 +103,8 @@ fn split_folders(root: &Path, top: &[PathBuf], scan: &mut Scan<'_>) -> Result<Op
     let mut others = Vec::new();
     for folder in top {
         let name = file_name(folder);
-        match SPLIT_NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)) {
-            Some((_, split)) => found.push((*split, folder.clone())),
+        match Split::from_name(&name) {
+            Some(split) => found.push((split, folder.clone())),
             None => others.push(name),
         }
     }

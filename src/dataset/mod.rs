@@ -4,14 +4,15 @@
 //! tables and the headers of archives: pictures are read, hashed and decoded further down the line. What has no split
 //! gets one from the content hashes once these are known ([`split`]).
 
+pub(crate) mod archive;
 mod folder;
 mod labels;
 mod open;
 mod problems;
+pub(crate) mod pattern;
 mod record;
 mod split;
 mod stamp;
-#[cfg_attr(not(test), expect(dead_code, reason = "data sets are not read from tables yet"))]
 mod table;
 
 use std::path::PathBuf;
@@ -24,15 +25,12 @@ pub(crate) use folder::absolute;
 pub(crate) use archive::{ArchiveStream, expand_shards};
 pub(crate) use labels::LabelIds;
 pub use open::{InputOptions, Opened, StreamedArchive, StreamedDataset};
-pub use table::TableColumns;
 pub use problems::{IdenticalPictures, MissingClass, PictureIn, Problems};
 pub(crate) use problems::Examined;
 pub(crate) use record::SampleRecord;
 pub(crate) use split::{SplitInput, assign_splits, join_groups};
 pub(crate) use stamp::Stamp;
 pub use table::TableColumns;
-#[cfg_attr(not(test), expect(unused_imports, reason = "data sets are not read from tables yet"))]
-pub(crate) use table::{Table, TableFormat, TableRow, is_table, read_list, read_table, read_table_bytes};
 
 /// A set of pictures, labelled or not.
 #[derive(Debug, Clone, PartialEq, Eq)]

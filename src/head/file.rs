@@ -105,12 +105,17 @@ impl HeadFile {
                 problem,
             });
         }
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|source| Error::Safetensors {
+        Self::from_bytes(&bytes, path)
+    }
+
+    /// Reads a head file's bytes; `path` is where they come from.
+    pub(crate) fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
+        let tensors = SafeTensors::deserialize(bytes).map_err(|source| Error::Safetensors {
             path: path.to_path_buf(),
             source,
         })?;
         // The first pass gave the tensors; the crate keeps the metadata in a value of its own.
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|source| Error::Safetensors {
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|source| Error::Safetensors {
             path: path.to_path_buf(),
             source,
         })?;
@@ -183,7 +188,7 @@ impl HeadFile {
     }
 
     /// The file's bytes: the header's length, the header, the bias, the weight.
-    fn to_bytes(&self) -> Result<Vec<u8>, String> {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, String> {
         self.check()?;
         let (weight, bias) = self.head.slices();
         let (bias_size, weight_size) = (size_of_val(bias), size_of_val(weight));
@@ -265,10 +270,7 @@ mod tests {
     }
 
     fn load_bytes(bytes: &[u8]) -> Result<HeadFile> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("head.safetensors");
-        std::fs::write(&path, bytes).unwrap();
-        HeadFile::load(path)
+        HeadFile::from_bytes(bytes, Path::new("head.safetensors"))
     }
 
     /// A file with the given header and as many zero bytes as asked for.
@@ -375,7 +377,22 @@ mod tests {
         assert!(HeadFile::load(&path).unwrap_err().to_string().contains("missing"));
     }
 
+    #[test]
+    #[ignore = "writes fuzz/seeds anew"]
+    fn stores_seeds() {
+        crate::hostile::store_seed("head", "three.safetensors", &sample().to_bytes().unwrap());
+    }
+
     proptest! {
+        #[test]
+        fn any_head_comes_back(classes in 1_usize..6, dim in 1_usize..9, values in prop::collection::vec(-1e30_f32..1e30, 54)) {
+            let mut file = sample();
+            let weight = Array2::from_shape_vec((classes, dim), values[..classes * dim].to_vec()).unwrap();
+            file.head = LinearHead::new(weight, Array1::from(values[48..48 + classes].to_vec())).unwrap();
+            file.meta.classes = (0..classes).map(|class| format!("class {class}")).collect();
+            prop_assert_eq!(load_bytes(&file.to_bytes().unwrap()).unwrap(), file);
+        }
+
         #[test]
         fn damaged_bytes_never_panic(flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..6)) {
             let mut bytes = sample().to_bytes().unwrap();

@@ -362,3 +362,12 @@ proptest! {
         let _ = parse_checkpoint(&archive(&entries, zip::CompressionMethod::Stored), Path::new("f"));
     }
 }
+
+#[test]
+#[ignore = "writes fuzz/seeds anew"]
+fn stores_seeds() {
+    let store = |name, bytes: &[u8]| crate::hostile::store_seed("checkpoint", name, bytes);
+    store("legacy.pth", &from_hex(LEGACY));
+    store("stored.pth", &good_archive(zip::CompressionMethod::Stored));
+    store("deflated.pth", &good_archive(zip::CompressionMethod::Deflated));
+}
