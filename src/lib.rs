@@ -21,8 +21,10 @@ pub use backbone::{
     Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
     Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
 };
-pub use cache::{Cache, FeatureSpace, Origin, RowKey, Space, SpaceId};
+pub use cache::{Cache, Exclusive, FeatureSpace, Origin, Retained, RowKey, Space, SpaceId};
 pub use dataset::{Dataset, EXTENSIONS, Ignored, Sample, Split};
+#[doc(hidden)]
+pub use disk::{FileLayer, LockKind, PendingData, SystemFiles};
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
 pub use extract::{ExtractOptions, ExtractReport, Failure, extract};

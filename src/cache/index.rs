@@ -6,7 +6,7 @@ use std::path::Path;
 use super::codec::{self, Index, IndexEntry, Problem};
 use super::key::SpaceId;
 use super::segment::Segment;
-use crate::disk;
+use crate::disk::Files;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"LLINDX01";
@@ -49,13 +49,9 @@ impl Index {
     }
 
     /// Replaces the index in `folder` by this one.
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn write(&self, files: &Files, folder: &Path) -> Result<()> {
         let bytes = codec::encode_document(MAGIC, self).expect("an index is far below the limit");
-        disk::write_atomically(&folder.join(FILE_NAME), &[&bytes])
-    }
-
-    pub(crate) fn contains(&self, name: [u8; 16]) -> bool {
-        self.segments.iter().any(|entry| entry.name == name)
+        files.write(&folder.join(FILE_NAME), &[&bytes])
     }
 }
 

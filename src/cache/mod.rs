@@ -6,7 +6,7 @@
 //!               origin.json    where the backbone lay, for people and predict (store.rs)
 //!               index          the segments that count                        (index.rs)
 //!               <name>.seg     rows and their keys, immutable, checksummed    (segment.rs)
-//!               lock           held while the index is replaced               (lock.rs)
+//!               lock, users    held while the index is replaced, by writers   (lock.rs)
 //!   datasets/<id>              which picture had which content                (datasets.rs)
 //! ```
 //! The cache knows nothing of pictures, models or labels: a row is 4·dim bytes under a 36-byte key.
@@ -17,8 +17,13 @@ mod index;
 mod key;
 mod lock;
 mod mapped;
+mod merge;
 mod segment;
+mod snapshot;
+mod space;
 mod store;
 
 pub use key::{FeatureSpace, RowKey, SpaceId};
-pub use store::{Cache, Origin, Space};
+pub use merge::{Exclusive, Retained};
+pub use space::Space;
+pub use store::{Cache, Origin};
