@@ -1,5 +1,7 @@
 //! Files that are there whole or not at all.
 
+#[cfg(test)]
+pub(crate) mod faulty;
 mod files;
 
 use std::ffi::OsStr;

@@ -21,7 +21,10 @@ pub use backbone::{
     Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
     Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
 };
-pub use cache::{Cache, Exclusive, FeatureSpace, Origin, Retained, RowKey, Space, SpaceId};
+pub use cache::{
+    BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, Retained, RowKey, Space, SpaceId, SpaceStatus,
+    VerifiedSpace, VerifyReport,
+};
 pub use dataset::{Dataset, EXTENSIONS, Ignored, Sample, Split};
 #[doc(hidden)]
 pub use disk::{FileLayer, LockKind, PendingData, SystemFiles};

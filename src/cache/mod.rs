@@ -13,6 +13,8 @@
 
 mod codec;
 mod datasets;
+#[cfg(test)]
+mod fault_tests;
 mod index;
 mod key;
 mod lock;
@@ -21,9 +23,13 @@ mod merge;
 mod segment;
 mod snapshot;
 mod space;
+mod status;
 mod store;
+mod verify;
 
 pub use key::{FeatureSpace, RowKey, SpaceId};
 pub use merge::{Exclusive, Retained};
 pub use space::Space;
+pub use status::SpaceStatus;
 pub use store::{Cache, Origin};
+pub use verify::{BadRow, FileFinding, Finding, VerifiedSpace, VerifyReport};

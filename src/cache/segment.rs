@@ -201,6 +201,16 @@ fn has_own_header(path: &Path, bytes: &[u8]) -> bool {
     header.is_some_and(|header| parse_file_name(path) == Some(name_of(header)))
 }
 
+/// The space that the header of a segment file names, where the file's name vouches for the header.
+pub(crate) fn space_in_header(path: &Path) -> Option<SpaceId> {
+    let bytes = std::fs::read(path).ok()?;
+    let length = u32::from_le_bytes(*bytes.get(8..12)?.first_chunk::<4>()?) as usize;
+    let header = bytes.get(16..16_usize.checked_add(length)?)?;
+    (parse_file_name(path) == Some(name_of(header)))
+        .then(|| codec::decode_header(header).ok().map(|header| SpaceId(header.space)))
+        .flatten()
+}
+
 fn parse(bytes: &[u8], space: SpaceId) -> Result<(SegmentHeader, [u8; 16]), Problem> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
         return Err("it is no segment file".to_owned());
