@@ -1,5 +1,10 @@
 //! Files that are there whole or not at all.
 
+#[cfg(test)]
+pub(crate) mod faulty;
+mod files;
+
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +14,8 @@ use serde::Serializer;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+pub use files::{FileLayer, LockKind, PendingData, SystemFiles};
+pub(crate) use files::Files;
 
 /// How the names of temporary files begin.
 const TEMPORARY: &str = ".lastlayer-";
@@ -44,7 +51,10 @@ impl Output {
                     .map_err(Error::io("write", path))?;
                 Ok(Self::Stream(file, target))
             }
-            _ => Ok(Self::Replace(create_beside(&target)?, target)),
+            _ => {
+                let file = temporary_file(folder_of(&target)).map_err(Error::io("write", path))?;
+                Ok(Self::Replace(file, target))
+            }
         }
     }
 
@@ -73,8 +83,8 @@ impl Write for Output {
     }
 }
 
-/// A temporary file in the folder of `path`, to become `path` with [`put_in_place`].
-fn create_beside(path: &Path) -> Result<NamedTempFile> {
+/// A temporary file in `folder`, to become a file like any other with [`put_in_place`].
+fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     #[cfg(unix)]
@@ -83,7 +93,7 @@ fn create_beside(path: &Path) -> Result<NamedTempFile> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(folder_of(path)).map_err(Error::io("write", path))
+    builder.tempfile_in(folder)
 }
 
 /// Makes `file` durable under the name `path`, replacing what is there: a crash at any moment leaves the old or the new.
@@ -91,94 +101,38 @@ fn put_in_place(file: NamedTempFile, path: &Path) -> Result<()> {
     let put = || -> io::Result<()> {
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
-        sync_folder(folder_of(path))
+        SystemFiles.sync_folder(folder_of(path))
     };
     put().map_err(Error::io("write", path))
 }
 
-/// A file that is being written and has its name once it is complete.
-pub(crate) struct Pending {
-    file: io::BufWriter<NamedTempFile>,
-    path: PathBuf,
-}
-
-impl Pending {
-    /// Begins the file `path`.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
-        Ok(Self {
-            file: io::BufWriter::with_capacity(1 << 20, create_beside(path)?),
-            path: path.to_path_buf(),
-        })
-    }
-
-    /// Makes the file durable under its name, replacing what is there.
-    pub(crate) fn commit(self) -> Result<()> {
-        let file = self.file.into_inner().map_err(|error| Error::io("write", &self.path)(error.into_error()))?;
-        put_in_place(file, &self.path)
-    }
-}
-
-impl Write for Pending {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
 /// Writes `parts` one after another to `path`, which then has all of them or what it had before.
 pub(crate) fn write_atomically(path: &Path, parts: &[&[u8]]) -> Result<()> {
-    let mut file = create_beside(path)?;
-    for part in parts {
-        file.write_all(part).map_err(Error::io("write", path))?;
-    }
-    put_in_place(file, path)
-}
-
-/// Sets a file's modification time to now; whoever may not is passed over.
-pub(crate) fn touch(path: &Path) {
-    let touched = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
-    if let Err(error) = touched {
-        tracing::debug!("{}: {error}", path.display());
-    }
-}
-
-/// Removes temporary files that a killed program left in `folder` more than a day ago.
-pub(crate) fn sweep(folder: &Path) {
-    let old = |entry: &fs::DirEntry| {
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        let age = modified.ok().and_then(|modified| modified.elapsed().ok());
-        age.is_some_and(|age| age > Duration::from_secs(24 * 60 * 60))
-    };
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && old(&entry) {
-            // Whoever else removes it first is welcome.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+    Files::system().write(path, parts)
 }
 
 /// Creates `folder` and what is missing above it.
 pub(crate) fn create_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(Error::io("create", folder))
+    Files::system().create_folder(folder)
+}
+
+/// Whether the name is that of a file in the making, or of one that a killed program left.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(TEMPORARY)
+}
+
+/// Whether it is a temporary file that nobody can be writing any more.
+pub(crate) fn is_old_leftover(path: &Path) -> bool {
+    let old = || {
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+        age.is_some_and(|age| age > Duration::from_secs(24 * 60 * 60))
+    };
+    path.file_name().is_some_and(is_temporary) && old()
 }
 
 fn folder_of(path: &Path) -> &Path {
     path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
-}
-
-/// Makes a rename in `folder` survive a power cut; other systems than Unix need and allow nothing here.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if !cfg!(unix) {
-        return Ok(());
-    }
-    match File::open(folder)?.sync_all() {
-        // Some network file systems have no such thing; the rename was done all the same.
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
-        result => result,
-    }
 }

@@ -229,7 +229,7 @@ fn open_spaces(cache: &Cache, wanted: Option<&SpaceDescription>) -> Result<Vec<O
 fn records(cache: &Cache) -> Result<Vec<DatasetRecord>> {
     let mut records = Vec::new();
     for file in cache.dataset_record_files()? {
-        match DatasetRecord::open(&file) {
+        match cache.open_dataset_record(&file) {
             Ok(record) => records.push(record),
             Err(error) => tracing::warn!("{error}"),
         }

@@ -25,11 +25,16 @@ pub use backbone::{
     Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
     Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
 };
-pub use cache::{Cache, FeatureSpace, Origin, PARTIAL, RowKey, Space, SpaceId};
+pub use cache::{
+    BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, PARTIAL, Retained, RowKey, Space, SpaceId, SpaceStatus,
+    VerifiedSpace, VerifyReport,
+};
 pub use dataset::{
     Dataset, DatasetKind, EXTENSIONS, IdenticalPictures, Ignored, InputOptions, MissingClass, Opened, PictureIn, Storage,
     Problems, Sample, Split, StreamedArchive, StreamedDataset, TableColumns,
 };
+#[doc(hidden)]
+pub use disk::{FileLayer, LockKind, PendingData, SystemFiles};
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
 pub use explain::{

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use hashbrown::HashTable;
 
@@ -14,7 +15,7 @@ use super::codec::{self, Problem, RecordHeader, StoredArchive};
 use super::mapped::FileBytes;
 use super::store::Cache;
 use crate::dataset::{DatasetKind, SampleRecord, Split, Stamp};
-use crate::disk::{self, Pending};
+use crate::disk::Files;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"LLDATA02";
@@ -70,7 +71,7 @@ impl Cache {
     /// # Errors
     /// When the record is there and can't be read from disk.
     pub(crate) fn dataset_record(&self, name: &Path) -> Result<Option<DatasetRecord>> {
-        match DatasetRecord::open(&self.record_path(name)) {
+        match self.open_dataset_record(&self.record_path(name)) {
             Ok(record) if record.of.name == name => Ok(Some(record)),
             Ok(_) => Ok(None),
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
@@ -80,6 +81,14 @@ impl Cache {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Opens a record by its file.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it is not what was written.
+    pub(crate) fn open_dataset_record(&self, path: &Path) -> Result<DatasetRecord> {
+        DatasetRecord::open(self.files(), path)
     }
 
     /// The files of all records, by name.
@@ -107,7 +116,7 @@ impl Cache {
 
     /// Notes that a data set was used now; a cache that can't be written is used all the same.
     pub(crate) fn touch_dataset_record(&self, name: &Path) {
-        disk::touch(&self.record_path(name));
+        let _ = self.files().layer().set_modified(&self.record_path(name), SystemTime::now());
     }
 
     /// Remembers a data set of `count` pictures, in place of what was remembered under its name before.
@@ -120,8 +129,8 @@ impl Cache {
         sample: &dyn Fn(usize) -> SampleRecord<'a>,
     ) -> Result<()> {
         let path = self.record_path(&of.name);
-        disk::create_folder(&self.datasets_folder())?;
-        let mut file = Pending::create(&path)?;
+        self.files().create_folder(&self.datasets_folder())?;
+        let mut file = self.files().create(&path)?;
         write(&mut file, of, count, sample).map_err(Error::io("write", &path))?;
         file.commit()
     }
@@ -220,8 +229,8 @@ impl DatasetRecord {
     ///
     /// # Errors
     /// [`Error::Damaged`] when it is not what was written.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let bytes = FileBytes::open(path).map_err(Error::io("read", path))?;
+    fn open(files: &Files, path: &Path) -> Result<Self> {
+        let bytes = FileBytes::open(files, path).map_err(Error::io("read", path))?;
         Self::parse(path, bytes).map_err(|problem| Error::Damaged {
             path: path.to_path_buf(),
             problem,

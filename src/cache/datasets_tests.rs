@@ -103,14 +103,14 @@ fn entries_that_make_no_sense_are_refused_under_a_right_checksum() {
     save(&cache, &of, &samples());
     let path = cache.record_path(&of.name);
     let bytes = fs::read(&path).unwrap();
-    let entries = DatasetRecord::open(&path).unwrap().entries_offset;
+    let entries = cache.open_dataset_record(&path).unwrap().entries_offset;
     for (offset, value) in [(0, 0xff), (7, 0xff), (8, 0xff), (12, 0xff), (16, 7), (20, 9), (21, 0x80)] {
         let mut hostile = bytes[..bytes.len() - CHECKSUM_BYTES].to_vec();
         hostile[entries + offset] = value;
         let checksum = blake3::hash(&hostile);
         hostile.extend_from_slice(checksum.as_bytes());
         fs::write(&path, &hostile).unwrap();
-        let error = DatasetRecord::open(&path).unwrap_err().to_string();
+        let error = cache.open_dataset_record(&path).unwrap_err().to_string();
         assert!(error.contains("makes no sense"), "offset {offset}: {error}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::codec::{self, Index, IndexEntry, Problem};
 use super::key::SpaceId;
 use super::segment::Segment;
-use crate::disk;
+use crate::disk::Files;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"LLINDX01";
@@ -57,12 +57,8 @@ impl Index {
     }
 
     /// Replaces the index in `folder` by this one.
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
-        disk::write_atomically(&folder.join(FILE_NAME), &[&self.to_bytes()])
-    }
-
-    pub(crate) fn contains(&self, name: [u8; 16]) -> bool {
-        self.segments.iter().any(|entry| entry.name == name)
+    pub(crate) fn write(&self, files: &Files, folder: &Path) -> Result<()> {
+        files.write(&folder.join(FILE_NAME), &[&self.to_bytes()])
     }
 }
 

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::disk::Files;
+
 /// An immutable file's bytes, aligned to eight bytes at least.
 #[derive(Debug)]
 pub(crate) enum FileBytes {
@@ -13,14 +15,12 @@ pub(crate) enum FileBytes {
 }
 
 impl FileBytes {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(files: &Files, path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
-        #[expect(unsafe_code, reason = "the memory map")]
-        // SAFETY: segment files are never changed once they have their name: they are written under a temporary name,
-        // renamed into place, and only ever unlinked. Nothing in this program truncates or writes a mapped file.
-        let mapped = unsafe { memmap2::Mmap::map(&file) };
-        if let Ok(map) = mapped {
-            return Ok(Self::Mapped(map));
+        match files.layer().may_map(path).and_then(|()| map(&file)) {
+            Ok(map) => return Ok(Self::Mapped(map)),
+            Err(error) if file.metadata()?.len() > 0 => files.tell_no_maps(path, &error),
+            Err(_) => {}
         }
         let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let mut words = vec![0_u64; length.div_ceil(8)];
@@ -46,5 +46,14 @@ impl std::ops::Deref for FileBytes {
             Self::Mapped(map) => map,
             Self::Read(words, length) => &bytemuck::cast_slice(words)[..*length],
         }
+    }
+}
+
+fn map(file: &File) -> io::Result<memmap2::Mmap> {
+    #[expect(unsafe_code, reason = "the memory map")]
+    // SAFETY: segment files are never changed once they have their name: they are written under a temporary name,
+    // renamed into place, and only ever renamed or unlinked. Nothing in this program truncates or writes a mapped file.
+    unsafe {
+        memmap2::Mmap::map(file)
     }
 }

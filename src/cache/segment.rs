@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::codec::{self, Problem, SegmentHeader};
 use super::key::{RowKey, SpaceId};
 use super::mapped::FileBytes;
-use crate::disk;
+use crate::disk::Files;
 use crate::error::{Error, Result};
 
 #[cfg(target_endian = "big")]
@@ -75,6 +75,7 @@ fn checksum(key: &RowKey, row: &[u8]) -> [u8; 8] {
 ///
 /// `rows`: `[keys.len(), dim]` row-major.
 pub(crate) fn write(
+    files: &Files,
     folder: &Path,
     space: SpaceId,
     dim: usize,
@@ -121,7 +122,7 @@ pub(crate) fn write(
     front.resize(rows_offset, 0);
     let name = name_of(&header);
     let path = folder.join(file_name(name));
-    disk::write_atomically(&path, &[&front, row_bytes])?;
+    files.write(&path, &[&front, row_bytes])?;
     Ok((path, name))
 }
 
@@ -130,8 +131,8 @@ impl Segment {
     ///
     /// # Errors
     /// [`Error::Damaged`] when the file is not exactly what its name says.
-    pub(crate) fn open(path: &Path, space: SpaceId) -> Result<Self> {
-        let bytes = FileBytes::open(path).map_err(Error::io("read", path))?;
+    pub(crate) fn open(files: &Files, path: &Path, space: SpaceId) -> Result<Self> {
+        let bytes = FileBytes::open(files, path).map_err(Error::io("read", path))?;
         let damaged = |problem| match problem {
             // Not to be set aside as damaged: another version of this program wants it.
             problem if problem == NEWER && has_own_header(path, &bytes) => Error::NewerCache {
@@ -205,6 +206,16 @@ fn has_own_header(path: &Path, bytes: &[u8]) -> bool {
     let length = bytes.get(8..12).and_then(|length| length.first_chunk::<4>());
     let header = length.and_then(|length| bytes.get(16..16 + u32::from_le_bytes(*length) as usize));
     header.is_some_and(|header| parse_file_name(path) == Some(name_of(header)))
+}
+
+/// The space that the header of a segment file names, where the file's name vouches for the header.
+pub(crate) fn space_in_header(path: &Path) -> Option<SpaceId> {
+    let bytes = std::fs::read(path).ok()?;
+    let length = u32::from_le_bytes(*bytes.get(8..12)?.first_chunk::<4>()?) as usize;
+    let header = bytes.get(16..16_usize.checked_add(length)?)?;
+    (parse_file_name(path) == Some(name_of(header)))
+        .then(|| codec::decode_header(header).ok().map(|header| SpaceId(header.space)))
+        .flatten()
 }
 
 fn parse(bytes: &[u8], space: SpaceId) -> Result<(SegmentHeader, [u8; 16]), Problem> {
@@ -287,9 +298,9 @@ mod tests {
         };
         let (keys, rows) = made(5, 7);
         let space = SpaceId([4; 32]);
-        let (path, _) = write(folder.path(), space, 7, &keys, &rows, &provenance).unwrap();
+        let (path, _) = write(&Files::system(), folder.path(), space, 7, &keys, &rows, &provenance).unwrap();
         let bytes = std::fs::read(&path).unwrap();
-        let segment = Segment::open(&path, space).unwrap();
+        let segment = Segment::open(&Files::system(), &path, space).unwrap();
         assert_eq!((segment.len(), segment.dim(), segment.provenance()), (5, 7, provenance));
         for index in 0..5 {
             assert_eq!(segment.key(index), keys[index]);
@@ -300,20 +311,20 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &damaged).unwrap();
-            if let Ok(segment) = Segment::open(&path, space) {
+            if let Ok(segment) = Segment::open(&Files::system(), &path, space) {
                 let missing: Vec<usize> = (0..5).filter(|index| segment.row(*index).is_none()).collect();
                 assert_eq!(missing.len(), 1, "bit {bit} of a row must cost that row and no other");
             }
         }
         for length in [0, 7, 12, 100, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            assert!(Segment::open(&path, space).is_err(), "cut to {length} bytes");
+            assert!(Segment::open(&Files::system(), &path, space).is_err(), "cut to {length} bytes");
         }
         std::fs::write(&path, &bytes).unwrap();
-        assert!(Segment::open(&path, SpaceId([5; 32])).is_err(), "of another space");
+        assert!(Segment::open(&Files::system(), &path, SpaceId([5; 32])).is_err(), "of another space");
         let renamed = path.with_file_name(file_name([1; 16]));
         std::fs::rename(&path, &renamed).unwrap();
-        assert!(Segment::open(&renamed, space).is_err(), "under another name");
+        assert!(Segment::open(&Files::system(), &renamed, space).is_err(), "under another name");
     }
 
     #[test]

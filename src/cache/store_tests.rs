@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use crate::cache::{RowKey, Space};
 
 fn key(number: u64) -> RowKey {
     RowKey::plain(*blake3::hash(&number.to_le_bytes()).as_bytes())
