@@ -19,7 +19,9 @@ use crate::observer::{Observer, Unit};
 use crate::picture::{Exif, Limits, PictureError, Reason};
 use crate::pipeline::{self, Busy, Outcome, Plan, Processed};
 
-/// Rows are made durable at least this often.
+/// How long the first computed row waits at most until it is durable, so that short runs, too, keep what they computed.
+const FIRST_COMMIT: Duration = Duration::from_millis(100);
+/// How long a row waits in a long run: each commit is a file of its own.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(2);
 /// And before so many of them are waiting: 32 MiB of 512-d features.
 const COMMIT_ROWS: usize = 16 << 10;
@@ -299,7 +301,7 @@ struct NewRows<'a> {
     engine: &'a Engine<'a>,
     keys: Vec<RowKey>,
     values: Vec<f32>,
-    written: Instant,
+    pace: Pace,
 }
 
 impl<'a> NewRows<'a> {
@@ -309,7 +311,7 @@ impl<'a> NewRows<'a> {
             engine,
             keys: Vec::new(),
             values: Vec::new(),
-            written: Instant::now(),
+            pace: Pace::new(),
         }
     }
 
@@ -324,21 +326,21 @@ impl<'a> NewRows<'a> {
                 self.keys
                     .push(RowKey::plain(processed.content.expect("a feature has a content")));
                 self.values.extend(feature);
+                self.pace.row_waits(Instant::now());
                 State::Computed
             }
         };
     }
 
     fn write_if_due(&mut self) -> Result<()> {
-        if self.keys.len() < COMMIT_ROWS && self.written.elapsed() < COMMIT_INTERVAL {
-            Ok(())
-        } else {
+        if self.keys.len() >= COMMIT_ROWS || self.pace.is_due(Instant::now()) {
             self.write()
+        } else {
+            Ok(())
         }
     }
 
     fn write(&mut self) -> Result<()> {
-        self.written = Instant::now();
         if self.keys.is_empty() {
             return Ok(());
         }
@@ -353,6 +355,64 @@ impl<'a> NewRows<'a> {
         }
         self.keys.clear();
         self.values.clear();
+        self.pace.committed();
         Ok(())
+    }
+}
+
+/// When to commit: after [`FIRST_COMMIT`], then after twice as long each time, up to [`COMMIT_INTERVAL`].
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    /// When the oldest row that is not durable came.
+    since: Option<Instant>,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            interval: FIRST_COMMIT,
+            since: None,
+        }
+    }
+
+    fn row_waits(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.since
+            .is_some_and(|since| now.saturating_duration_since(since) >= self.interval)
+    }
+
+    fn committed(&mut self) {
+        self.interval = COMMIT_INTERVAL.min(self.interval * 2);
+        self.since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_come_soon_at_first_and_seldom_later() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new();
+        assert!(!pace.is_due(now + Duration::from_secs(9)), "nothing waits");
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            pace.row_waits(now);
+            let row = now;
+            while !pace.is_due(now) {
+                now += Duration::from_millis(50);
+                // Later rows do not put off the oldest one's commit.
+                pace.row_waits(now);
+            }
+            waits.push((now - row).as_millis());
+            pace.committed();
+            assert!(!pace.is_due(now));
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 2000, 2000]);
     }
 }
