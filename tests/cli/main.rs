@@ -10,6 +10,10 @@ mod doctor;
 mod extract;
 mod extract_crash;
 mod extract_data;
+#[cfg(unix)]
+mod kill;
+mod options;
 mod predict;
 mod reference;
+mod together;
 mod train_head;
