@@ -83,3 +83,104 @@ impl SpaceDescription {
         FeatureSpace::new(self)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn description() -> SpaceDescription {
+        SpaceDescription::new(&"5e".repeat(32), "features", Transform::default())
+    }
+
+    /// All variants of `value` with one leaf changed, with the path of that leaf.
+    fn changed(value: &Value) -> Vec<(String, Value)> {
+        match value {
+            Value::Object(fields) => {
+                let inside = |(name, field): (&String, &Value)| {
+                    let variants = changed(field).into_iter();
+                    let whole = variants.map(|(path, field)| {
+                        let mut fields = fields.clone();
+                        fields.insert(name.clone(), field);
+                        (format!(".{name}{path}"), Value::Object(fields))
+                    });
+                    whole.collect::<Vec<_>>()
+                };
+                fields.iter().flat_map(inside).collect()
+            }
+            Value::Array(items) => {
+                let inside = |(index, item): (usize, &Value)| {
+                    let variants = changed(item).into_iter();
+                    let whole = variants.map(|(path, item)| {
+                        let mut items = items.clone();
+                        items[index] = item;
+                        (format!("[{index}]{path}"), Value::Array(items))
+                    });
+                    whole.collect::<Vec<_>>()
+                };
+                items.iter().enumerate().flat_map(inside).collect()
+            }
+            Value::String(text) if text == "apply" => vec![(String::new(), Value::from("ignore"))],
+            Value::String(text) => vec![(String::new(), Value::from(format!("{text}2")))],
+            Value::Number(number) if number.is_u64() => {
+                vec![(String::new(), Value::from(number.as_u64().unwrap() + 1))]
+            }
+            Value::Number(number) => vec![(String::new(), Value::from(number.as_f64().unwrap() * 1.5))],
+            Value::Bool(flag) => vec![(String::new(), Value::from(!flag))],
+            Value::Null => vec![(String::new(), Value::from(1))],
+        }
+    }
+
+    fn names(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    found.insert(name.clone());
+                    names(field, found);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| names(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_description_is_part_of_the_space() {
+        let description = description();
+        let json = serde_json::to_value(&description).unwrap();
+        let mut serialised = BTreeSet::new();
+        names(&json, &mut serialised);
+        // `Debug` shows what serde may have been told to skip.
+        let fields: BTreeSet<String> = format!("{description:#?}")
+            .lines()
+            .filter_map(|line| line.trim().split_once(": "))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        assert_eq!(fields, serialised, "every field is serialised under its name");
+
+        let mut ids = BTreeSet::from([description.space().id()]);
+        let variants = changed(&json);
+        assert!(variants.len() >= 14, "{variants:?}");
+        for (path, variant) in variants {
+            // Through the type, where it can hold the value: what it drops in between would be no part of the space.
+            let space = match serde_json::from_value::<SpaceDescription>(variant.clone()) {
+                Ok(other) => other.space(),
+                Err(_) => FeatureSpace::new(&variant),
+            };
+            assert!(ids.insert(space.id()), "another {path} must be another space");
+        }
+    }
+
+    #[test]
+    fn a_description_reads_back_to_the_same_space() {
+        let description = description();
+        let space = description.space();
+        let parsed = SpaceDescription::parse(space.json()).unwrap();
+        assert_eq!(parsed, description);
+        assert_eq!(parsed.space().id(), space.id());
+    }
+}

@@ -11,7 +11,11 @@ mod extract;
 mod extract_crash;
 mod extract_data;
 mod pictures;
+#[cfg(unix)]
+mod kill;
+mod options;
 mod predict;
 mod read_segment;
 mod reference;
+mod together;
 mod train_head;

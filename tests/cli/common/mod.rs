@@ -2,6 +2,8 @@
 
 mod model;
 mod pictures;
+mod random;
+mod reader;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,6 +16,11 @@ use tempfile::TempDir;
 
 pub(crate) use model::{Classifier, TinyModel};
 pub(crate) use pictures::{bmp, jpeg, picture, png};
+#[cfg(unix)]
+pub(crate) use random::Random;
+pub(crate) use reader::{StoredRows, stored_files, stored_rows};
+#[cfg(unix)]
+pub(crate) use reader::{StoredSpace, stored_space};
 
 /// A folder of its own for one test, in which the program runs.
 pub(crate) struct Scene {
@@ -157,6 +164,15 @@ impl Scene {
         let mut spaces = self.rows_of(cache);
         assert_eq!(spaces.len(), 1, "spaces in {cache}: {:?}", spaces.keys());
         spaces.pop_first().unwrap().1
+    }
+}
+
+/// Copies a folder with all that is in it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    for path in files_below(from) {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(path, target).unwrap();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Small ONNX classifiers, written as protobuf by hand (protobuf.dev, "Encoding"; onnx.proto), and what they compute.
 
-/// `input [batch, 3, 224, 224]` → Conv → Relu → GlobalAveragePool → Flatten → `features [batch, width]` → Gemm → `output`.
+/// `input [batch, 3, side, side]` → Conv → Relu → GlobalAveragePool → Flatten → `features [batch, width]` → Gemm → `output`.
 #[derive(Debug, Clone)]
 pub(crate) struct TinyModel {
     /// Of the weights.
@@ -9,6 +9,8 @@ pub(crate) struct TinyModel {
     pub(crate) batch: Option<u64>,
     /// Channels of the pictures it takes.
     pub(crate) channels: usize,
+    /// Side of the pictures it takes, in pixels.
+    pub(crate) side: usize,
     /// Length of a feature.
     pub(crate) width: usize,
     /// Side of the convolution's kernel, in pixels.
@@ -38,6 +40,7 @@ impl Default for TinyModel {
             seed: 1,
             batch: None,
             channels: 3,
+            side: 224,
             width: 8,
             kernel: 3,
             stride: 8,
@@ -48,7 +51,6 @@ impl Default for TinyModel {
     }
 }
 
-const SIDE: usize = 224;
 const CLASSES: usize = 5;
 
 impl TinyModel {
@@ -67,16 +69,17 @@ impl TinyModel {
             .collect()
     }
 
-    /// The features of one normalised picture `[3, 224, 224]`, computed in f64 from the formulas alone.
+    /// The features of one normalised picture `[3, side, side]`, computed in f64 from the formulas alone.
     pub(crate) fn features(&self, picture: &[f32]) -> Vec<f64> {
         let (weight, bias) = (self.convolution(), self.bias());
-        let steps = (SIDE - self.kernel) / self.stride + 1;
+        let steps = (self.side - self.kernel) / self.stride + 1;
         let at = |output: usize, row: usize, column: usize| {
             let mut sum = f64::from(bias[output]);
             for channel in 0..self.channels {
                 for y in 0..self.kernel {
                     for x in 0..self.kernel {
-                        let pixel = (channel * SIDE + row * self.stride + y) * SIDE + column * self.stride + x;
+                        let pixel =
+                            (channel * self.side + row * self.stride + y) * self.side + column * self.stride + x;
                         let index = ((output * self.channels + channel) * self.kernel + y) * self.kernel + x;
                         sum += f64::from(picture[pixel]) * f64::from(weight[index]);
                     }
@@ -138,7 +141,10 @@ impl TinyModel {
             graph.push(self.tensor("fc.weight", &shape, &weight));
             graph.push(self.tensor("fc.bias", &[CLASSES], &[0.0; CLASSES]));
         }
-        graph.push(bytes(11, &value("input", &axes(&[self.channels, SIDE, SIDE]))));
+        graph.push(bytes(
+            11,
+            &value("input", &axes(&[self.channels, self.side, self.side])),
+        ));
         if self.second_input {
             graph.push(bytes(11, &value("offset", &axes(&[width]))));
         }
