@@ -80,7 +80,7 @@ fn pictures(criterion: &mut Criterion) {
             bencher.iter(|| {
                 transform
                     .load(black_box(&bytes), &limits, &mut tensor)
-                    .expect("it is a picture");
+                    .expect("it is a picture")
             });
         });
     }
