@@ -8,14 +8,14 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Serializer;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
-pub use files::{FileLayer, LockKind, PendingData, SystemFiles};
 pub(crate) use files::Files;
+pub use files::{FileLayer, LockKind, PendingData, SystemFiles};
 
 /// How the names of temporary files begin.
 const TEMPORARY: &str = ".lastlayer-";

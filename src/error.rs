@@ -89,6 +89,17 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// `cache verify` found damage.
+    #[error("{damaged} rows and files in `{}` are not what was written or computed", path.display())]
+    DamagedCache {
+        /// The cache's folder.
+        path: PathBuf,
+        /// How many.
+        damaged: usize,
+        /// Whether they were set aside.
+        repaired: bool,
+    },
+
     /// The cache knows nothing of a data set whose folder is not there either.
     #[error("there is no folder `{}`, and nothing of it is in the cache `{}`", path.display(), cache.display())]
     UnknownDataset {
@@ -419,6 +430,11 @@ impl Error {
                 Some("get the archive again, or make it anew: `tar tf ARCHIVE` must list it to its end".to_owned())
             }
             Self::Damaged { .. } => Some("remove the file; `lastlayer extract` computes what is missing".to_owned()),
+            Self::DamagedCache { repaired: true, .. } => Some(
+                "what is damaged was set aside and is never used: run `lastlayer extract` to compute it again"
+                    .to_owned(),
+            ),
+            Self::DamagedCache { .. } => Some("run it without `--dry-run` to set aside what is damaged".to_owned()),
             Self::NewerCache { .. } => Some("use that version, or another folder with `--cache`".to_owned()),
             Self::UnknownDataset { .. } => {
                 Some("check the path, or name the cache that `extract` filled with `--cache`".to_owned())
@@ -492,9 +508,9 @@ impl Error {
                 "lower the learning rate, for example to {}",
                 learning_rate / 10.0
             )),
-            Self::TooManyFailures { .. } => Some(
-                "mend or remove these files, or raise `--max-failures`; what was computed is kept".to_owned(),
-            ),
+            Self::TooManyFailures { .. } => {
+                Some("mend or remove these files, or raise `--max-failures`; what was computed is kept".to_owned())
+            }
             Self::Safetensors { .. } | Self::HeadFile { .. } => {
                 Some("give a head file that `lastlayer train-head` wrote, or train it again".to_owned())
             }

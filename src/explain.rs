@@ -190,12 +190,17 @@ pub fn explain_dataset(cache: &Cache, dataset: &Dataset, wanted: Option<&SpaceDe
         let sample = &dataset.samples[index];
         let remembered = record.as_ref().and_then(|record| record.find(&sample.path));
         let stamp = dataset.stamp_of(sample, &archives);
-        let settled = remembered.as_ref().filter(|sample| sample.settled && sample.stamp == stamp);
+        let settled = remembered
+            .as_ref()
+            .filter(|sample| sample.settled && sample.stamp == stamp);
         let subject = Subject {
             path: dataset.root.join(&sample.path),
             source: pipeline::source_of(dataset, index),
             known: settled.and_then(|sample| sample.content),
-            remembered: remembered.into_iter().map(|sample| (dataset.name.as_path(), sample)).collect(),
+            remembered: remembered
+                .into_iter()
+                .map(|sample| (dataset.name.as_path(), sample))
+                .collect(),
         };
         look_at(subject, &spaces, wanted)
     };
@@ -240,10 +245,17 @@ fn records(cache: &Cache) -> Result<Vec<DatasetRecord>> {
 /// Adds the leaves in which two values differ.
 fn compare(field: &str, here: &Value, wanted: &Value, differs: &mut Vec<Difference>) {
     if let (Value::Object(left), Value::Object(right)) = (here, wanted) {
-        let mut names: Vec<&String> = left.keys().chain(right.keys().filter(|name| !left.contains_key(*name))).collect();
+        let mut names: Vec<&String> = left
+            .keys()
+            .chain(right.keys().filter(|name| !left.contains_key(*name)))
+            .collect();
         names.dedup();
         for name in names {
-            let field = if field.is_empty() { name.clone() } else { format!("{field}.{name}") };
+            let field = if field.is_empty() {
+                name.clone()
+            } else {
+                format!("{field}.{name}")
+            };
             let value = |object: &serde_json::Map<String, Value>| object.get(name).cloned().unwrap_or_default();
             compare(&field, &value(left), &value(right), differs);
         }
@@ -269,7 +281,9 @@ fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescrip
     } = subject;
     let content = match known {
         Some(content) => Ok(content),
-        None => pipeline::read(source, &Limits::default()).1.map(|(bytes, _room)| *blake3::hash(&bytes).as_bytes()),
+        None => pipeline::read(source, &Limits::default())
+            .1
+            .map(|(bytes, _room)| *blake3::hash(&bytes).as_bytes()),
     };
     let remembered: Vec<Remembered> = remembered
         .into_iter()
@@ -281,7 +295,10 @@ fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescrip
         })
         .collect();
     let explained = |content, miss, detail: String, states: &[RowState]| Found {
-        present: states.iter().map(|state| matches!(state, RowState::Present | RowState::Partial)).collect(),
+        present: states
+            .iter()
+            .map(|state| matches!(state, RowState::Present | RowState::Partial))
+            .collect(),
         explanation: PictureExplanation {
             path: path.clone(),
             content,
@@ -331,7 +348,10 @@ fn verdict(
     remembered: &[Remembered],
 ) -> (Option<Cause>, String) {
     let id = wanted.map(|wanted| wanted.space().id().to_string());
-    let in_wanted = spaces.iter().zip(states).find(|(space, _)| id.as_ref() == Some(&space.id));
+    let in_wanted = spaces
+        .iter()
+        .zip(states)
+        .find(|(space, _)| id.as_ref() == Some(&space.id));
     let elsewhere: Vec<&Opened> = spaces
         .iter()
         .zip(states)
@@ -364,17 +384,32 @@ fn verdict(
     }
     if let Some(same) = remembered.iter().find(|remembered| remembered.same_bytes) {
         return match &same.failure {
-            Some(failure) => (Some(Cause::FailedBefore), format!("`extract` could not use it: {failure}")),
-            None => (Some(Cause::RowGone), "it was extracted, and its row is no longer there".to_owned()),
+            Some(failure) => (
+                Some(Cause::FailedBefore),
+                format!("`extract` could not use it: {failure}"),
+            ),
+            None => (
+                Some(Cause::RowGone),
+                "it was extracted, and its row is no longer there".to_owned(),
+            ),
         };
     }
     if let Some(other) = remembered.iter().find_map(|remembered| remembered.content.as_ref()) {
-        let detail = format!("its bytes are others than when it was extracted (blake3 {}… then)", &other[..16]);
+        let detail = format!(
+            "its bytes are others than when it was extracted (blake3 {}… then)",
+            &other[..16]
+        );
         return (Some(Cause::BytesChanged), detail);
     }
     match remembered.iter().find_map(|remembered| remembered.failure.as_ref()) {
-        Some(failure) => (Some(Cause::FailedBefore), format!("`extract` could not read it: {failure}")),
-        None => (Some(Cause::NeverExtracted), "neither its path nor its bytes were extracted".to_owned()),
+        Some(failure) => (
+            Some(Cause::FailedBefore),
+            format!("`extract` could not read it: {failure}"),
+        ),
+        None => (
+            Some(Cause::NeverExtracted),
+            "neither its path nor its bytes were extracted".to_owned(),
+        ),
     }
 }
 
@@ -384,12 +419,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-fn summarise(
-    found: Vec<Found>,
-    spaces: Vec<Opened>,
-    wanted: Option<&SpaceDescription>,
-    all: bool,
-) -> Explanation {
+fn summarise(found: Vec<Found>, spaces: Vec<Opened>, wanted: Option<&SpaceDescription>, all: bool) -> Explanation {
     let mut misses = BTreeMap::new();
     let mut rows = vec![0; spaces.len()];
     for Found { explanation, present } in &found {

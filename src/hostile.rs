@@ -8,7 +8,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::dataset::archive::{ArchiveStream, index_bytes};
-use crate::{FeatureModel, HeadFile, Limits, SpaceDescription, Transform, backbone, cache};
+use crate::{FeatureModel, HeadFile, Limits, SpaceDescription, Transform, Truncated, backbone, cache};
 
 /// One parser under test.
 pub type Target = fn(&[u8]) -> bool;
@@ -146,7 +146,12 @@ pub fn picture(bytes: &[u8]) -> bool {
         crop: 28,
         ..Transform::default()
     };
-    let Ok(pixels) = transform.pixels(bytes, &Limits { max_pixels: 1 << 20 }) else {
+    const LIMITS: Limits = Limits {
+        max_pixels: 1 << 20,
+        max_file_bytes: 1 << 30,
+        truncated: Truncated::Reject,
+    };
+    let Ok((pixels, _)) = transform.pixels(bytes, &LIMITS) else {
         return false;
     };
     assert_eq!(pixels.dimensions(), (28, 28));

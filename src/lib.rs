@@ -20,18 +20,19 @@ mod picture;
 mod pipeline;
 mod predict;
 mod space;
+mod upkeep;
 
 pub use backbone::{
     Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
     Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
 };
 pub use cache::{
-    BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, PARTIAL, Retained, RowKey, Space, SpaceId, SpaceStatus,
-    VerifiedSpace, VerifyReport,
+    BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, PARTIAL, Retained, RowKey, Space, SpaceId,
+    SpaceStatus, VerifiedSpace, VerifyReport,
 };
 pub use dataset::{
-    Dataset, DatasetKind, EXTENSIONS, IdenticalPictures, Ignored, InputOptions, MissingClass, Opened, PictureIn, Storage,
-    Problems, Sample, Split, StreamedArchive, StreamedDataset, TableColumns,
+    Dataset, DatasetKind, EXTENSIONS, IdenticalPictures, Ignored, InputOptions, MissingClass, Opened, PictureIn,
+    Problems, Sample, Split, Storage, StreamedArchive, StreamedDataset, TableColumns,
 };
 #[doc(hidden)]
 pub use disk::{FileLayer, LockKind, PendingData, SystemFiles};
@@ -53,3 +54,7 @@ pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Tra
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
 pub use space::{Precision, SpaceDescription};
+pub use upkeep::{
+    CacheStatus, CollectedSpace, DatasetStatus, DeepOptions, DeepReport, GarbageOptions, GarbageReport, Recomputed,
+    RemovedSpace, Verification, collect_garbage, deep_verify, status, verify,
+};

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backbone::Session;
-use crate::dataset::{Dataset, Storage, Stamp};
+use crate::dataset::{Dataset, Stamp, Storage};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
@@ -52,6 +52,7 @@ pub(crate) struct Work {
 }
 
 /// Where a picture's bytes are.
+#[derive(Debug, Clone)]
 pub(crate) enum Source {
     File(PathBuf),
     /// Within a larger file.
@@ -317,11 +318,7 @@ impl Shared<'_> {
                     return;
                 }
             };
-            let Looked {
-                stamp,
-                content,
-                tensor,
-            } = self.decode_one(source);
+            let Looked { stamp, content, tensor } = self.decode_one(source);
             let sent = match tensor {
                 Ok((tensor, completeness)) => {
                     let decoded = Decoded {
@@ -352,11 +349,7 @@ impl Shared<'_> {
     fn decode_one(&self, source: Source) -> Looked {
         let start = Instant::now();
         let (stamp, bytes) = read(source, &self.plan.limits);
-        let looked = |content, tensor| Looked {
-            stamp,
-            content,
-            tensor,
-        };
+        let looked = |content, tensor| Looked { stamp, content, tensor };
         let (bytes, _room) = match bytes {
             Ok(read) => read,
             Err(error) => return looked(None, Err(Outcome::Failed(error))),
@@ -379,7 +372,9 @@ impl Shared<'_> {
         let mut tensor = vec![0.0; self.plan.transform.tensor_len()];
         let loaded = self.plan.transform.load(&bytes, &self.plan.limits, &mut tensor);
         add_elapsed(&self.decode_ns, start);
-        let tensor = loaded.map(|completeness| (tensor, completeness)).map_err(Outcome::Failed);
+        let tensor = loaded
+            .map(|completeness| (tensor, completeness))
+            .map_err(Outcome::Failed);
         looked(Some(content), tensor)
     }
 
@@ -539,7 +534,10 @@ pub(crate) fn read(source: Source, limits: &Limits) -> (Stamp, Result<(Vec<u8>, 
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
         file.take(length).read_to_end(&mut bytes).map_err(unreadable)?;
         if part.is_some() && bytes.len() as u64 != length {
-            return Err(PictureError::new(Reason::Truncated, "the archive ends within the picture"));
+            return Err(PictureError::new(
+                Reason::Truncated,
+                "the archive ends within the picture",
+            ));
         }
         Ok((bytes, room))
     };

@@ -126,8 +126,14 @@ impl Classifier {
         let accept = options.limits.truncated == Truncated::Accept;
         let known = |content: &[u8; 32]| {
             let space = space.as_ref()?;
-            let whole = space.row(&RowKey::plain(*content)).map(|row| (row, Completeness::Whole));
-            let partial = || space.row(&RowKey::partial(*content)).map(|row| (row, Completeness::Partial));
+            let whole = space
+                .row(&RowKey::plain(*content))
+                .map(|row| (row, Completeness::Whole));
+            let partial = || {
+                space
+                    .row(&RowKey::partial(*content))
+                    .map(|row| (row, Completeness::Partial))
+            };
             whole.or_else(|| partial().filter(|_| accept))
         };
         let engine = Engine::new(&checked, &options.inference, observer);

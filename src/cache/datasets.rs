@@ -13,6 +13,7 @@ use hashbrown::HashTable;
 
 use super::codec::{self, Problem, RecordHeader, StoredArchive};
 use super::mapped::FileBytes;
+use super::space::DAMAGED;
 use super::store::Cache;
 use crate::dataset::{DatasetKind, SampleRecord, Split, Stamp};
 use crate::disk::Files;
@@ -114,9 +115,27 @@ impl Cache {
         Ok(files)
     }
 
+    /// Gives a damaged record another name; returns what was done, in words.
+    pub(crate) fn set_record_aside(&self, file: &Path) -> Result<String> {
+        let aside = file.with_extension(DAMAGED);
+        self.files().rename(file, &aside)?;
+        Ok(format!(
+            "renamed to {}",
+            aside.file_name().unwrap_or_default().display()
+        ))
+    }
+
+    /// Removes the record `file`.
+    pub(crate) fn forget_dataset(&self, file: &Path) -> Result<()> {
+        self.files().remove(file)
+    }
+
     /// Notes that a data set was used now; a cache that can't be written is used all the same.
     pub(crate) fn touch_dataset_record(&self, name: &Path) {
-        let _ = self.files().layer().set_modified(&self.record_path(name), SystemTime::now());
+        let _ = self
+            .files()
+            .layer()
+            .set_modified(&self.record_path(name), SystemTime::now());
     }
 
     /// Remembers a data set of `count` pictures, in place of what was remembered under its name before.
@@ -154,7 +173,11 @@ fn write<'a>(
         name: path_bytes(&of.name).into_owned(),
         root: path_bytes(&of.root).into_owned(),
         classes: of.classes.clone(),
-        archives: of.archives.iter().map(|(path, stamp)| stored_archive(path, stamp)).collect(),
+        archives: of
+            .archives
+            .iter()
+            .map(|(path, stamp)| stored_archive(path, stamp))
+            .collect(),
         samples: count as u64,
         text_bytes,
     };
@@ -308,7 +331,9 @@ impl DatasetRecord {
         let text_len = (self.bytes.len() - CHECKSUM_BYTES - self.text_offset) as u64;
         for index in 0..self.entries {
             let entry = self.entry(index);
-            let end = entry.text.checked_add(u64::from(entry.path_length) + u64::from(entry.failure_length));
+            let end = entry
+                .text
+                .checked_add(u64::from(entry.path_length) + u64::from(entry.failure_length));
             let class = entry.class == NO_CLASS || (entry.class as usize) < self.of.classes.len();
             let split = entry.split == NO_SPLIT || split_from(entry.split).is_some();
             if end.is_none_or(|end| end > text_len) || !class || !split || entry.flags & !ALL_FLAGS != 0 {
@@ -470,9 +495,9 @@ fn path_bytes(path: &Path) -> Cow<'_, [u8]> {
 
 fn path_from_bytes(bytes: &[u8]) -> Cow<'_, Path> {
     #[cfg(unix)]
-    return Cow::Borrowed(Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(
-        bytes,
-    )));
+    return Cow::Borrowed(Path::new(
+        <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes),
+    ));
     #[cfg(not(unix))]
     return Cow::Owned(PathBuf::from(String::from_utf8_lossy(bytes).into_owned()));
 }

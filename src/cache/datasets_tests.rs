@@ -8,7 +8,13 @@ fn record_of(name: &str) -> RecordOf {
         kind: DatasetKind::Archives,
         root: PathBuf::from("/data"),
         classes: vec!["a".to_owned(), "b".to_owned()],
-        archives: vec![(PathBuf::from("one.tar"), Stamp { size: 9, ..Stamp::default() })],
+        archives: vec![(
+            PathBuf::from("one.tar"),
+            Stamp {
+                size: 9,
+                ..Stamp::default()
+            },
+        )],
     }
 }
 
@@ -91,7 +97,10 @@ fn every_flipped_bit_and_every_cut_of_a_record_is_noticed() {
     }
     for length in 0..bytes.len() {
         fs::write(&path, &bytes[..length]).unwrap();
-        assert!(cache.dataset_record(&of.name).unwrap().is_none(), "cut to {length} bytes");
+        assert!(
+            cache.dataset_record(&of.name).unwrap().is_none(),
+            "cut to {length} bytes"
+        );
     }
 }
 
@@ -104,7 +113,15 @@ fn entries_that_make_no_sense_are_refused_under_a_right_checksum() {
     let path = cache.record_path(&of.name);
     let bytes = fs::read(&path).unwrap();
     let entries = cache.open_dataset_record(&path).unwrap().entries_offset;
-    for (offset, value) in [(0, 0xff), (7, 0xff), (8, 0xff), (12, 0xff), (16, 7), (20, 9), (21, 0x80)] {
+    for (offset, value) in [
+        (0, 0xff),
+        (7, 0xff),
+        (8, 0xff),
+        (12, 0xff),
+        (16, 7),
+        (20, 9),
+        (21, 0x80),
+    ] {
         let mut hostile = bytes[..bytes.len() - CHECKSUM_BYTES].to_vec();
         hostile[entries + offset] = value;
         let checksum = blake3::hash(&hostile);

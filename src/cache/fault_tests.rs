@@ -20,7 +20,9 @@ fn key(number: u64) -> RowKey {
 
 /// What a backbone would give; the same for each run.
 fn row(number: u64) -> Vec<f32> {
-    (0..5).map(|column| (number * 31 + column) as f32 * 0.37 - 4.0).collect()
+    (0..5)
+        .map(|column| (number * 31 + column) as f32 * 0.37 - 4.0)
+        .collect()
 }
 
 fn append(space: &mut Space, numbers: &[u64]) -> Result<()> {
@@ -54,7 +56,9 @@ fn live(root: &Path, disk: &FaultyFiles) -> Vec<u64> {
         count: 4,
         ..Merging::default()
     };
-    let kept: BTreeMap<RowKey, bool> = (0..BATCH * BATCHES).map(|number| (key(number), stays(number))).collect();
+    let kept: BTreeMap<RowKey, bool> = (0..BATCH * BATCHES)
+        .map(|number| (key(number), stays(number)))
+        .collect();
     for batch in 0..BATCHES {
         let numbers: Vec<u64> = (batch * BATCH..(batch + 1) * BATCH).collect();
         if append(&mut space, &numbers).is_ok() {
@@ -82,14 +86,19 @@ fn check(root: &Path, there: &[u64], what: &str) {
         for number in 0..BATCH * BATCHES {
             match space.row(&key(number)) {
                 Some(found) => assert_eq!(found, row(number), "{what}: row {number} is wrong"),
-                None => assert!(!there.contains(&number), "{what}: row {number} was promised and is gone"),
+                None => assert!(
+                    !there.contains(&number),
+                    "{what}: row {number} was promised and is gone"
+                ),
             }
         }
     } else {
         assert!(there.is_empty(), "{what}: the space is gone");
     }
     let mut writer = cache.create_space(&space, &origin).unwrap();
-    let missing: Vec<u64> = (0..BATCH * BATCHES).filter(|number| writer.row(&key(*number)).is_none()).collect();
+    let missing: Vec<u64> = (0..BATCH * BATCHES)
+        .filter(|number| writer.row(&key(*number)).is_none())
+        .collect();
     append(&mut writer, &missing).unwrap();
     let end = cache.open_space(&space).unwrap().unwrap();
     assert_eq!(end.len() as u64, BATCH * BATCHES, "{what}");

@@ -97,10 +97,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::codec::IndexEntry;
+    use super::super::datasets::tests::made_record;
     use super::super::key::{KeyMap, RowKey};
     use super::super::segment::Provenance;
     use super::*;
-    use super::super::datasets::tests::made_record;
     use crate::hostile::store_seed;
 
     fn provenance() -> Provenance {

@@ -29,7 +29,7 @@ mod store;
 mod verify;
 
 pub(crate) use datasets::{DatasetRecord, RecordOf};
-pub use key::{PARTIAL, FeatureSpace, RowKey, SpaceId};
+pub use key::{FeatureSpace, PARTIAL, RowKey, SpaceId};
 pub use merge::{Exclusive, Retained};
 pub use space::Space;
 pub use status::SpaceStatus;

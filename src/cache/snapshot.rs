@@ -130,6 +130,15 @@ impl Snapshot {
         self.segments.first().map(Segment::dim)
     }
 
+    /// All keys, each once.
+    pub(super) fn keys(&self) -> impl Iterator<Item = RowKey> {
+        let key = |location: &Location| self.segments[location.segment as usize].key(location.row as usize);
+        self.rows
+            .iter()
+            .filter(move |location| self.copies(&key(location)).max() == Some(**location))
+            .map(key)
+    }
+
     fn copies(&self, key: &RowKey) -> impl Iterator<Item = Location> {
         self.rows
             .iter_hash(key.table_hash())

@@ -83,6 +83,11 @@ impl Space {
         }
     }
 
+    /// All keys, each once, in no particular order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = RowKey> {
+        self.snapshot.keys()
+    }
+
     /// Adds a row for each of `keys` and makes them durable before it returns.
     ///
     /// `rows`: `[keys.len(), dim]` row-major. `device` and `runtime` say who computed them.
@@ -174,8 +179,7 @@ impl Space {
     /// Called with the index locked.
     pub(super) fn commit(&self, without: &BTreeSet<[u8; 16]>) -> Result<Index> {
         let mut index = Index::read(&self.folder, self.id)?.unwrap_or_else(|_| Index::empty(self.id));
-        let stays =
-            |name: [u8; 16]| !without.contains(&name) && self.folder.join(segment::file_name(name)).is_file();
+        let stays = |name: [u8; 16]| !without.contains(&name) && self.folder.join(segment::file_name(name)).is_file();
         index.generation += 1;
         index.segments.retain(|entry| stays(entry.name));
         let named: BTreeSet<[u8; 16]> = index.segments.iter().map(|entry| entry.name).collect();

@@ -12,9 +12,7 @@ use crate::dataset::{Dataset, Ignored, InputOptions, Opened, TableColumns};
 use crate::disk;
 use crate::engine::DEFAULT_BATCH_SIZE;
 use crate::error::Error;
-use crate::extract::{
-    ExtractOptions, ExtractReport, Failure as ExtractFailure, FailureLimit, extract, extract_stream,
-};
+use crate::extract::{ExtractOptions, ExtractReport, Failure as ExtractFailure, FailureLimit, extract, extract_stream};
 use crate::observer::Observer;
 use crate::picture::{Exif, Limits, Truncated};
 
@@ -157,7 +155,11 @@ impl From<ExifArgument> for Exif {
 }
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
-    let opened = Dataset::open(&arguments.dataset, &arguments.input.options(), Box::new(std::io::stdin()))?;
+    let opened = Dataset::open(
+        &arguments.dataset,
+        &arguments.input.options(),
+        Box::new(std::io::stdin()),
+    )?;
     // Only now: reading a list from a terminal can't be asked to stop, it must be stopped.
     catch_interrupts();
     if let Opened::Listed(dataset) = &opened {
@@ -222,10 +224,16 @@ fn write_failures(failures: &[ExtractFailure], file: Option<&Path>, context: &Co
     table.write_record(["path", "reason", "detail"]).map_err(failed)?;
     for failure in failures {
         let reason = failure.reason.to_string();
-        let fields = [failure.path.as_os_str().as_encoded_bytes(), reason.as_bytes(), failure.detail.as_bytes()];
+        let fields = [
+            failure.path.as_os_str().as_encoded_bytes(),
+            reason.as_bytes(),
+            failure.detail.as_bytes(),
+        ];
         table.write_record(fields).map_err(failed)?;
     }
-    let output = table.into_inner().map_err(|error| Error::io("write", &path)(error.into_error()))?;
+    let output = table
+        .into_inner()
+        .map_err(|error| Error::io("write", &path)(error.into_error()))?;
     output.finish()?;
     Ok(Some(path))
 }

@@ -206,7 +206,9 @@ pub(super) fn train(
     }
     if features.unlabelled_images > 0 {
         let count = features.unlabelled_images;
-        context.observer.warn(&format!("{count} pictures without a label are left out"));
+        context
+            .observer
+            .warn(&format!("{count} pictures without a label are left out"));
     }
     let mut task = TrainingTask::new(
         features.classes.len(),

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use super::{Dataset, DatasetKind, Ignored, Storage, Sample, Split, has_picture_extension};
+use super::{Dataset, DatasetKind, Ignored, Sample, Split, Storage, has_picture_extension};
 use crate::error::{Error, Result};
 
 impl Dataset {
@@ -270,8 +270,9 @@ impl Scan<'_> {
         if pictures.is_empty() {
             self.require_classes(&root, &[])?;
         }
-        self.warnings
-            .push("there is no class folder: the pictures have no labels, and no head can be trained on them".to_owned());
+        self.warnings.push(
+            "there is no class folder: the pictures have no labels, and no head can be trained on them".to_owned(),
+        );
         let sample = |path| Sample {
             path,
             class: None,

@@ -8,8 +8,8 @@ pub(crate) mod archive;
 mod folder;
 mod labels;
 mod open;
-mod problems;
 pub(crate) mod pattern;
+mod problems;
 mod record;
 mod split;
 mod stamp;
@@ -21,12 +21,12 @@ use serde::Serialize;
 
 use crate::disk::lossy_list;
 
-pub(crate) use folder::absolute;
 pub(crate) use archive::{ArchiveStream, expand_shards};
+pub(crate) use folder::absolute;
 pub(crate) use labels::LabelIds;
 pub use open::{InputOptions, Opened, StreamedArchive, StreamedDataset};
-pub use problems::{IdenticalPictures, MissingClass, PictureIn, Problems};
 pub(crate) use problems::Examined;
+pub use problems::{IdenticalPictures, MissingClass, PictureIn, Problems};
 pub(crate) use record::SampleRecord;
 pub(crate) use split::{SplitInput, assign_splits, join_groups};
 pub(crate) use stamp::Stamp;

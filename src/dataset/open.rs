@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::{expand_shards, index_archive, is_packed, shard_split};
 use super::table::{Table, is_table, read_list, read_table};
-use super::{Dataset, DatasetKind, Ignored, LabelIds, Storage, Sample, Split, TableColumns, absolute};
+use super::{Dataset, DatasetKind, Ignored, LabelIds, Sample, Split, Storage, TableColumns, absolute};
 use crate::error::{Error, Result};
 
 /// How a data set is read.
@@ -245,7 +245,10 @@ fn common_folder(files: &[PathBuf]) -> PathBuf {
     let mut folders = files.iter().map(|file| file.parent().unwrap_or(Path::new("/")));
     let first = folders.next().unwrap_or(Path::new("/"));
     let shorter = |folder: &Path, other: &Path| -> PathBuf {
-        let same = folder.components().zip(other.components()).take_while(|(left, right)| left == right);
+        let same = folder
+            .components()
+            .zip(other.components())
+            .take_while(|(left, right)| left == right);
         same.map(|(part, _)| part).collect()
     };
     folders.fold(first.to_path_buf(), |folder, other| shorter(&folder, other))

@@ -113,27 +113,50 @@ impl Problems {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let name = |picture: &PictureIn| format!("`{}`", picture.path.display());
-        listed(&mut lines, &self.identical_with_different_labels, "identical pictures with different labels", |identical| {
-            let pictures = identical.pictures.iter().map(|picture| {
-                format!("{} as {}", name(picture), picture.label.as_deref().unwrap_or("nothing"))
-            });
-            format!("the same picture has different labels: {}", pictures.collect::<Vec<_>>().join(", "))
-        });
+        listed(
+            &mut lines,
+            &self.identical_with_different_labels,
+            "identical pictures with different labels",
+            |identical| {
+                let pictures = identical
+                    .pictures
+                    .iter()
+                    .map(|picture| format!("{} as {}", name(picture), picture.label.as_deref().unwrap_or("nothing")));
+                format!(
+                    "the same picture has different labels: {}",
+                    pictures.collect::<Vec<_>>().join(", ")
+                )
+            },
+        );
         let in_splits = |pictures: &[PictureIn]| {
-            let pictures = pictures.iter().map(|picture| {
-                format!("{} in {}", name(picture), picture.split.map_or("no split", Split::name))
-            });
+            let pictures = pictures
+                .iter()
+                .map(|picture| format!("{} in {}", name(picture), picture.split.map_or("no split", Split::name)));
             pictures.collect::<Vec<_>>().join(", ")
         };
-        listed(&mut lines, &self.identical_across_splits, "identical pictures across splits", |identical| {
-            format!("the same picture is in several splits: {}", in_splits(&identical.pictures))
-        });
-        listed(&mut lines, &self.groups_across_splits, "groups across splits", |pictures| {
-            format!("one group is in several splits: {}", in_splits(pictures))
-        });
-        listed(&mut lines, &self.classes_missing, "classes missing in a split", |missing| {
-            format!("class `{}` has no picture in {}", missing.class, missing.split.name())
-        });
+        listed(
+            &mut lines,
+            &self.identical_across_splits,
+            "identical pictures across splits",
+            |identical| {
+                format!(
+                    "the same picture is in several splits: {}",
+                    in_splits(&identical.pictures)
+                )
+            },
+        );
+        listed(
+            &mut lines,
+            &self.groups_across_splits,
+            "groups across splits",
+            |pictures| format!("one group is in several splits: {}", in_splits(pictures)),
+        );
+        listed(
+            &mut lines,
+            &self.classes_missing,
+            "classes missing in a split",
+            |missing| format!("class `{}` has no picture in {}", missing.class, missing.split.name()),
+        );
         lines
     }
 }
@@ -221,7 +244,12 @@ mod tests {
         ];
         let problems = Problems::find(&classes, &pictures);
         let paths = |identical: &[IdenticalPictures]| -> Vec<Vec<String>> {
-            let names = |pictures: &[PictureIn]| pictures.iter().map(|picture| picture.path.display().to_string()).collect();
+            let names = |pictures: &[PictureIn]| {
+                pictures
+                    .iter()
+                    .map(|picture| picture.path.display().to_string())
+                    .collect()
+            };
             identical.iter().map(|identical| names(&identical.pictures)).collect()
         };
         assert_eq!(paths(&problems.identical_with_different_labels), [["a1", "b1"]]);
@@ -236,7 +264,11 @@ mod tests {
                 "class `owl` has no picture in val",
             ]
         );
-        assert!(Problems::find(&classes[..2], &pictures[4..5]).lines().contains(&"class `dog` has no picture in val".to_owned()));
+        assert!(
+            Problems::find(&classes[..2], &pictures[4..5])
+                .lines()
+                .contains(&"class `dog` has no picture in val".to_owned())
+        );
         assert!(Problems::find(&classes[2..], &[]).is_empty());
     }
 }

@@ -22,17 +22,31 @@ pub(crate) struct SplitInput {
 /// belongs together stays together. Each class gets the fraction on average. The one exception: where that would leave a
 /// class without a picture on one side, its lowest unit goes to val or its highest to train; a class of one unit trains.
 pub(crate) fn assign_splits(samples: &[SplitInput], val_fraction: f64) -> Vec<Split> {
-    let mut units: Vec<[u8; 32]> = samples.iter().filter(|sample| sample.split.is_none()).map(|sample| sample.unit).collect();
+    let mut units: Vec<[u8; 32]> = samples
+        .iter()
+        .filter(|sample| sample.split.is_none())
+        .map(|sample| sample.unit)
+        .collect();
     units.sort_unstable();
     units.dedup();
     let number = |unit: &[u8; 32]| units.binary_search(unit).expect("all units without a split are there");
     let mut sides: Vec<Split> = units
         .iter()
-        .map(|unit| if hash_fraction(unit) < val_fraction { Split::Val } else { Split::Train })
+        .map(|unit| {
+            if hash_fraction(unit) < val_fraction {
+                Split::Val
+            } else {
+                Split::Train
+            }
+        })
         .collect();
 
     // Per class, in ascending order, because units are numbered in the order of their hashes.
-    let class_count = samples.iter().map(|sample| sample.class as usize + 1).max().unwrap_or(0);
+    let class_count = samples
+        .iter()
+        .map(|sample| sample.class as usize + 1)
+        .max()
+        .unwrap_or(0);
     let mut classes: Vec<Vec<usize>> = vec![Vec::new(); class_count];
     for sample in samples.iter().filter(|sample| sample.split.is_none()) {
         classes[sample.class as usize].push(number(&sample.unit));
@@ -87,10 +101,17 @@ pub(crate) fn join_groups(pictures: &[([u8; 32], [u8; 32])]) -> Vec<[u8; 32]> {
         of_picture.push(number);
         let first = *first_group.entry(*content).or_insert(number);
         let (left, right) = (root_of(&mut parents, first), root_of(&mut parents, number));
-        let (low, high) = if groups[left] <= groups[right] { (left, right) } else { (right, left) };
+        let (low, high) = if groups[left] <= groups[right] {
+            (left, right)
+        } else {
+            (right, left)
+        };
         parents[high] = low;
     }
-    of_picture.into_iter().map(|number| groups[root_of(&mut parents, number)]).collect()
+    of_picture
+        .into_iter()
+        .map(|number| groups[root_of(&mut parents, number)])
+        .collect()
 }
 
 fn root_of(parents: &mut [usize], mut number: usize) -> usize {
@@ -194,10 +215,15 @@ mod tests {
             let high = (3..6).max_by_key(|index| samples[*index].unit).expect("three");
             samples[high].unit = low;
             let splits = assign_splits(&samples, fraction);
-            let of_low = (0..3).find(|index| samples[*index].unit == low).expect("it is one of them");
+            let of_low = (0..3)
+                .find(|index| samples[*index].unit == low)
+                .expect("it is one of them");
             assert_eq!(splits[of_low], splits[high]);
             for class in [&splits[..3], &splits[3..]] {
-                assert!(class.contains(&Split::Val) && class.contains(&Split::Train), "{fraction}: {splits:?}");
+                assert!(
+                    class.contains(&Split::Val) && class.contains(&Split::Train),
+                    "{fraction}: {splits:?}"
+                );
             }
         }
     }
@@ -206,9 +232,23 @@ mod tests {
     fn groups_are_units_and_identical_pictures_join_them() {
         let (a, b, c, d) = ([4; 32], [3; 32], [2; 32], [1; 32]);
         let picture = |content: u8, group: [u8; 32]| ([content; 32], group);
-        let pictures = [picture(1, a), picture(2, a), picture(2, b), picture(3, c), picture(4, c), picture(5, d)];
+        let pictures = [
+            picture(1, a),
+            picture(2, a),
+            picture(2, b),
+            picture(3, c),
+            picture(4, c),
+            picture(5, d),
+        ];
         assert_eq!(join_groups(&pictures), [b, b, b, c, c, d]);
-        let chain = [picture(1, a), picture(1, b), picture(2, b), picture(2, c), picture(3, c), picture(3, d)];
+        let chain = [
+            picture(1, a),
+            picture(1, b),
+            picture(2, b),
+            picture(2, c),
+            picture(3, c),
+            picture(3, d),
+        ];
         assert_eq!(join_groups(&chain), [d; 6]);
     }
 }

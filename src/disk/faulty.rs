@@ -158,7 +158,10 @@ impl State {
             content: fs::read(path).ok(),
             synced: true,
         };
-        self.versions.entry(path.to_path_buf()).or_insert_with(|| vec![now]).push(version);
+        self.versions
+            .entry(path.to_path_buf())
+            .or_insert_with(|| vec![now])
+            .push(version);
     }
 }
 
@@ -182,7 +185,9 @@ impl FileLayer for FaultyFiles {
                 versions.drain(..versions.len() - 1);
             }
         }
-        state.versions.retain(|_, versions| versions.len() > 1 || !versions[0].synced);
+        state
+            .versions
+            .retain(|_, versions| versions.len() > 1 || !versions[0].synced);
         Ok(())
     }
 

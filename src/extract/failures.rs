@@ -96,7 +96,10 @@ mod tests {
         }
         assert_eq!(FailureLimit::Percent(10.0).of(29), Some(2));
         assert_eq!(FailureLimit::Percent(100.0).of(29), Some(29));
-        assert_eq!((FailureLimit::Count(3).of(1), FailureLimit::Unlimited.of(9)), (Some(3), None));
+        assert_eq!(
+            (FailureLimit::Count(3).of(1), FailureLimit::Unlimited.of(9)),
+            (Some(3), None)
+        );
         assert_eq!(FailureLimit::Percent(10.0).count(), None);
     }
 }

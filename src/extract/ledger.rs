@@ -187,15 +187,19 @@ impl Ledger {
 
     /// What is wrong with the data set, as far as its pictures could be read.
     pub(super) fn problems(&self, dataset: &Dataset) -> Problems {
-        let examined = dataset.samples.iter().zip(&self.pictures).filter_map(|(sample, picture)| {
-            Some(Examined {
-                path: &sample.path,
-                class: sample.class,
-                split: sample.split,
-                content: picture.content?,
-                group: None,
-            })
-        });
+        let examined = dataset
+            .samples
+            .iter()
+            .zip(&self.pictures)
+            .filter_map(|(sample, picture)| {
+                Some(Examined {
+                    path: &sample.path,
+                    class: sample.class,
+                    split: sample.split,
+                    content: picture.content?,
+                    group: None,
+                })
+            });
         Problems::find(&dataset.classes, &examined.collect::<Vec<_>>())
     }
 }

@@ -10,7 +10,8 @@ use super::{ExtractOptions, ExtractReport, Job};
 use crate::backbone::Backbone;
 use crate::cache::Cache;
 use crate::dataset::{
-    ArchiveStream, Dataset, DatasetKind, Ignored, LabelIds, Storage, Sample, Split, Stamp, StreamedArchive, StreamedDataset,
+    ArchiveStream, Dataset, DatasetKind, Ignored, LabelIds, Sample, Split, Stamp, Storage, StreamedArchive,
+    StreamedDataset,
 };
 use crate::error::{Error, Result};
 use crate::observer::Observer;

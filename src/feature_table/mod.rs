@@ -12,6 +12,7 @@ mod safetensors;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -20,10 +21,10 @@ use crate::disk::{self, Output};
 use crate::error::{Error, Result};
 
 /// One row of an export.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FeatureRow<'a> {
     /// The picture's path.
-    pub path: &'a Path,
+    pub path: Cow<'a, Path>,
     /// The split it is in.
     pub split: Option<Split>,
     /// The name of its class.
@@ -152,7 +153,7 @@ impl Listing {
     fn put(&mut self, row: &FeatureRow<'_>) -> Result<()> {
         let view = row.view.to_string();
         let fields = [
-            path_bytes(row.path),
+            path_bytes(&row.path),
             row.split.map_or("", Split::name).as_bytes().into(),
             row.label.unwrap_or("").as_bytes().into(),
             view.as_bytes().into(),
@@ -177,13 +178,13 @@ fn csv_error(path: &Path, error: csv::Error) -> Error {
 }
 
 #[cfg(unix)]
-fn path_bytes(path: &Path) -> std::borrow::Cow<'_, [u8]> {
+fn path_bytes(path: &Path) -> Cow<'_, [u8]> {
     use std::os::unix::ffi::OsStrExt;
     path.as_os_str().as_bytes().into()
 }
 
 #[cfg(not(unix))]
-fn path_bytes(path: &Path) -> std::borrow::Cow<'_, [u8]> {
+fn path_bytes(path: &Path) -> Cow<'_, [u8]> {
     path.to_string_lossy().into_owned().into_bytes().into()
 }
 

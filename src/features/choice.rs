@@ -32,7 +32,11 @@ struct Candidate {
 
 /// The one space that `choice` and the cache's content leave. Complete spaces go before others: a space that another
 /// data set with some of the same pictures was extracted in is in nobody's way.
-pub(super) fn choose(cache: &Cache, listing: &Listing, choice: &SpaceChoice) -> Result<(FeatureSpace, Option<Origin>, Space)> {
+pub(super) fn choose(
+    cache: &Cache,
+    listing: &Listing,
+    choice: &SpaceChoice,
+) -> Result<(FeatureSpace, Option<Origin>, Space)> {
     let mut found = Vec::new();
     for (space, origin) in cache.spaces()? {
         let Some(rows) = cache.open_space(&space)? else {

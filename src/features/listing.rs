@@ -13,8 +13,7 @@ use regex::Regex;
 
 use crate::cache::{Cache, DatasetRecord, RowKey};
 use crate::dataset::{
-    Dataset, DatasetKind, Examined, InputOptions, Problems, Sample, SampleRecord, Split, Stamp, absolute,
-    expand_shards,
+    Dataset, DatasetKind, Examined, InputOptions, Problems, Sample, SampleRecord, Split, Stamp, absolute, expand_shards,
 };
 use crate::error::{Error, Result};
 
@@ -31,7 +30,7 @@ pub(super) struct Known {
 }
 
 /// Where the paths of a listing are.
-enum Paths {
+pub(super) enum Paths {
     Dataset(Dataset),
     Record(DatasetRecord),
 }
@@ -105,10 +104,16 @@ impl Listing {
         let changed = |path: &Path, stamp: Stamp| path.exists() && Stamp::of_file(path) != stamp;
         match of.kind {
             DatasetKind::Folder | DatasetKind::Table => {
-                warnings.push(format!("{} is gone: using what was remembered of it", of.name.display()));
+                warnings.push(format!(
+                    "{} is gone: using what was remembered of it",
+                    of.name.display()
+                ));
             }
             DatasetKind::Archives | DatasetKind::Stream => {
-                let changed = of.archives.iter().filter(|(path, stamp)| changed(&of.root.join(path), *stamp));
+                let changed = of
+                    .archives
+                    .iter()
+                    .filter(|(path, stamp)| changed(&of.root.join(path), *stamp));
                 seen.note_unseen(&changed.map(|(path, _)| path.as_path()).collect::<Vec<_>>());
                 let remembered: HashSet<PathBuf> = of.archives.iter().map(|(path, _)| of.root.join(path)).collect();
                 let is_new = |shard: &&PathBuf| absolute(shard).is_ok_and(|shard| !remembered.contains(&shard));
@@ -146,7 +151,9 @@ impl Listing {
             let path = self.path(known.number);
             let text = path.to_string_lossy().replace('\\', "/");
             let captures = pattern.captures(&text);
-            let name = captures.as_ref().and_then(|captures| captures.get(1).or_else(|| captures.get(0)));
+            let name = captures
+                .as_ref()
+                .and_then(|captures| captures.get(1).or_else(|| captures.get(0)));
             match name {
                 Some(name) => *blake3::hash(name.as_str().as_bytes()).as_bytes(),
                 None => {
@@ -169,7 +176,9 @@ impl Listing {
         &self,
         pictures: impl Iterator<Item = (&'k Known, Option<Split>, Option<[u8; 32]>)>,
     ) -> Problems {
-        let pictures: Vec<_> = pictures.map(|(known, split, group)| (self.path(known.number), known, split, group)).collect();
+        let pictures: Vec<_> = pictures
+            .map(|(known, split, group)| (self.path(known.number), known, split, group))
+            .collect();
         let examined = pictures.iter().map(|(path, known, split, group)| Examined {
             path,
             class: known.class,
@@ -212,7 +221,11 @@ impl Seen {
             Some((found, content)) => self.known.push(Known {
                 number,
                 class,
-                key: if found.partial { RowKey::partial(content) } else { RowKey::plain(content) },
+                key: if found.partial {
+                    RowKey::partial(content)
+                } else {
+                    RowKey::plain(content)
+                },
                 split,
                 failed,
             }),

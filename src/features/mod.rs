@@ -96,21 +96,28 @@ pub(crate) struct Selection {
 pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest) -> Result<LabelledFeatures> {
     let selection = Selection::of(cache, dataset, request)?;
     let Selection {
-        listing, usable, splits, ..
+        listing,
+        usable,
+        splits,
+        ..
     } = &selection;
     let unlabelled = usable.iter().filter(|known| known.class.is_none()).count();
     if unlabelled == usable.len() && !usable.is_empty() {
         return Err(Error::Dataset {
             path: listing.name.clone(),
             problem: "has no labels".to_owned(),
-            hint: "put the pictures of each class into a folder of the class's name, or list them with their labels in a \
+            hint:
+                "put the pictures of each class into a folder of the class's name, or list them with their labels in a \
                    table"
-                .to_owned(),
+                    .to_owned(),
         });
     }
     let gather = |wanted: Split| {
         let chosen = usable.iter().zip(splits).filter(|(_, split)| **split == Some(wanted));
-        let chosen: Vec<Known> = chosen.map(|(known, _)| *known).filter(|known| known.class.is_some()).collect();
+        let chosen: Vec<Known> = chosen
+            .map(|(known, _)| *known)
+            .filter(|known| known.class.is_some())
+            .collect();
         gather(&selection.rows, &chosen).map_err(|damaged| listing.not_extracted(damaged, None))
     };
     let (train, val) = (gather(Split::Train)?, gather(Split::Val)?);
@@ -155,13 +162,24 @@ impl Selection {
         }
         let (space, origin, rows) = choose(cache, &listing, &request.space)?;
         rows.touch();
-        let usable: Vec<Known> = listing.seen.known.iter().copied().filter(|known| rows.contains(&known.key)).collect();
+        let usable: Vec<Known> = listing
+            .seen
+            .known
+            .iter()
+            .copied()
+            .filter(|known| rows.contains(&known.key))
+            .collect();
         let failed = listing.seen.known.len() - usable.len();
-        let groups = request.group_by.as_ref().map(|pattern| listing.groups(&usable, pattern));
+        let groups = request
+            .group_by
+            .as_ref()
+            .map(|pattern| listing.groups(&usable, pattern));
         let splits = split(&usable, groups.as_deref(), request.val_fraction);
-        let examined = usable.iter().zip(&splits).enumerate().map(|(index, (known, split))| {
-            (known, *split, groups.as_ref().map(|groups| groups[index]))
-        });
+        let examined = usable
+            .iter()
+            .zip(&splits)
+            .enumerate()
+            .map(|(index, (known, split))| (known, *split, groups.as_ref().map(|groups| groups[index])));
         let problems = listing.problems(examined);
         Ok(Self {
             listing,
@@ -214,7 +232,6 @@ impl Selection {
             path,
             split: self.splits[index],
             label: known.class.map(|class| self.listing.classes[class as usize].as_str()),
-            class: known.class,
             view: known.key.view,
             feature,
         })
@@ -226,7 +243,6 @@ pub(crate) struct SelectedRow<'a> {
     pub(crate) path: Cow<'a, Path>,
     pub(crate) split: Option<Split>,
     pub(crate) label: Option<&'a str>,
-    pub(crate) class: Option<u32>,
     pub(crate) view: u32,
     pub(crate) feature: &'a [f32],
 }
@@ -234,7 +250,11 @@ pub(crate) struct SelectedRow<'a> {
 /// The split of each picture; pictures without a label get none but their own.
 fn split(usable: &[Known], groups: Option<&[[u8; 32]]>, val_fraction: f64) -> Vec<Option<Split>> {
     let units: Option<Vec<[u8; 32]>> = groups.map(|groups| {
-        let pictures: Vec<_> = usable.iter().zip(groups).map(|(known, group)| (known.key.content, *group)).collect();
+        let pictures: Vec<_> = usable
+            .iter()
+            .zip(groups)
+            .map(|(known, group)| (known.key.content, *group))
+            .collect();
         join_groups(&pictures)
     });
     let labelled = usable.iter().enumerate().filter_map(|(index, known)| {
@@ -245,7 +265,13 @@ fn split(usable: &[Known], groups: Option<&[[u8; 32]]>, val_fraction: f64) -> Ve
         })
     });
     let mut assigned = assign_splits(&labelled.collect::<Vec<_>>(), val_fraction).into_iter();
-    let own = |known: &Known| if known.class.is_some() { assigned.next() } else { known.split };
+    let own = |known: &Known| {
+        if known.class.is_some() {
+            assigned.next()
+        } else {
+            known.split
+        }
+    };
     usable.iter().map(own).collect()
 }
 
@@ -267,7 +293,11 @@ fn gather(rows: &Space, chosen: &[Known]) -> Result<LabelledRows, usize> {
     if damaged > 0 {
         return Err(damaged);
     }
-    let labels = chosen.iter().filter_map(|known| known.class).map(|class| class as usize).collect();
+    let labels = chosen
+        .iter()
+        .filter_map(|known| known.class)
+        .map(|class| class as usize)
+        .collect();
     let features = Array2::from_shape_vec((chosen.len(), dim), features).expect("one row for each picture");
     Ok(LabelledRows { features, labels })
 }

@@ -20,7 +20,6 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-#[expect(unused_imports, reason = "the pipeline takes it as soon as it reads by `Limits`")]
 pub(crate) use room::Room;
 pub use transform::Transform;
 

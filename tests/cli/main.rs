@@ -10,10 +10,10 @@ mod doctor;
 mod extract;
 mod extract_crash;
 mod extract_data;
-mod pictures;
 #[cfg(unix)]
 mod kill;
 mod options;
+mod pictures;
 mod predict;
 mod read_segment;
 mod reference;

@@ -73,7 +73,11 @@ fn print(explanation: &Explanation) -> Result<()> {
         print_picture(&mut out, picture, explanation)?;
     }
     if explanation.pictures.len() > LISTED {
-        writeln!(out, "  and {} more; --json lists all", explanation.pictures.len() - LISTED)?;
+        writeln!(
+            out,
+            "  and {} more; --json lists all",
+            explanation.pictures.len() - LISTED
+        )?;
     }
     for space in &explanation.spaces {
         let here = explanation.wanted.as_ref() == Some(&space.space);
@@ -125,7 +129,10 @@ fn print_picture(out: &mut impl Write, picture: &PictureExplanation, explanation
                 (Some(content), false) => format!("with other bytes, blake3 {content}"),
                 (None, _) => "unread".to_owned(),
             };
-            let failure = remembered.failure.as_ref().map_or_else(String::new, |failure| format!("; {failure}"));
+            let failure = remembered
+                .failure
+                .as_ref()
+                .map_or_else(String::new, |failure| format!("; {failure}"));
             writeln!(out, "  in data set {}: {then}{failure}", remembered.dataset.display())?;
         }
     }

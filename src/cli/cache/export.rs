@@ -10,7 +10,7 @@ use super::super::context::Context;
 use super::super::extract::InputArguments;
 use super::super::output::{Ending, Result, counted, print_json};
 use super::super::train_head::{SpaceArguments, SplitArguments};
-use crate::feature_table::{FeatureFormat, FeatureRow, write_features};
+use crate::feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
 use crate::features::{FeatureRequest, Selection};
 use crate::observer::Observer;
 
@@ -55,36 +55,32 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     }
     if selection.failed_images() > 0 {
         let failed = counted(selection.failed_images(), "picture");
-        context.observer.warn(&format!("{failed} that `extract` could not read are left out"));
+        context
+            .observer
+            .warn(&format!("{failed} that `extract` could not read are left out"));
     }
     let format = match arguments.format {
         FormatArgument::Npy => FeatureFormat::Npy,
         FormatArgument::Safetensors => FeatureFormat::Safetensors,
         FormatArgument::Parquet => FeatureFormat::Parquet,
     };
-    let classes = serde_json::to_string(selection.classes()).expect("names are text");
-    let metadata = [
-        ("lastlayer.classes".to_owned(), classes),
-        ("lastlayer.space".to_owned(), selection.space.json().to_owned()),
-    ];
-    let files = write_features(
-        format,
-        &arguments.output,
-        selection.dim(),
-        selection.len(),
-        &metadata,
-        &mut |index| {
-            let row = selection.row(index)?;
-            Ok(FeatureRow {
-                path: row.path,
-                split: row.split,
-                label: row.label,
-                class: row.class,
-                view: row.view,
-                feature: row.feature,
-            })
-        },
-    )?;
+    let metadata = [("lastlayer.space".to_owned(), selection.space.json().to_owned())];
+    let table = FeatureTable {
+        dim: selection.dim(),
+        count: selection.len(),
+        classes: selection.classes(),
+        metadata: &metadata,
+    };
+    let files = write_features(format, &arguments.output, table, &mut |index| {
+        let row = selection.row(index)?;
+        Ok(FeatureRow {
+            path: row.path,
+            split: row.split,
+            label: row.label,
+            view: row.view,
+            feature: row.feature,
+        })
+    })?;
     if context.json {
         let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         print_json(&json!({

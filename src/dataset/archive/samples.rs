@@ -284,7 +284,9 @@ impl Description {
                 Value::Number(number) => number.as_i64().map(|number| number.to_string()),
                 _ => None,
             }),
-            split: split.and_then(Value::as_str).and_then(|name| Split::from_name(name.trim())),
+            split: split
+                .and_then(Value::as_str)
+                .and_then(|name| Split::from_name(name.trim())),
             has_label: stated.is_some(),
             has_split: split.is_some(),
         })
