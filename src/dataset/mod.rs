@@ -22,8 +22,8 @@ pub(crate) use record::{DatasetRecord, SampleRecord};
 pub(crate) use split::{SplitInput, assign_splits};
 pub(crate) use stamp::Stamp;
 pub use table::TableColumns;
-#[cfg_attr(not(test), expect(unused_imports, reason = "data sets are not read from tables yet"))]
-pub(crate) use table::{Table, TableFormat, TableRow, is_table, read_list, read_table, read_table_bytes};
+#[cfg(test)]
+pub(crate) use table::read_table;
 
 /// A labelled set of pictures below one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
