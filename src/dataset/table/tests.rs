@@ -372,7 +372,7 @@ mod of_parquet {
                 }
                 match column {
                     Values::Text(_, cells) => {
-                        write!(ByteArrayType, cells, |text| ByteArray::from(text.as_bytes().to_vec()))
+                        write!(ByteArrayType, cells, |text| ByteArray::from(text.as_bytes().to_vec()));
                     }
                     Values::Whole(_, cells) => write!(Int64Type, cells, |value| *value),
                     Values::Double(_, cells) => write!(DoubleType, cells, |value| *value),
