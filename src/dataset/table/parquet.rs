@@ -98,8 +98,8 @@ impl<R: ChunkReader + 'static> Reading<'_, R> {
                         text.map_err(|_| rows.error(line, format!("the {what} is no text"), "name the right column"))?;
                 }
                 let [label, split] = &words;
-                let path = path.unwrap_or_default();
-                let bytes: &[u8] = if path.is_empty() { &[] } else { path.data() };
+                // An empty ByteArray panics when it is asked for its bytes.
+                let bytes: &[u8] = path.as_ref().map_or(&[], ByteArray::data);
                 if std::str::from_utf8(bytes).is_err() {
                     return Err(rows.error(
                         line,

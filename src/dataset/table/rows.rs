@@ -111,15 +111,12 @@ impl<'a> Rows<'a> {
             let TableRow {
                 path, line: earlier, ..
             } = &self.rows[first];
-            let rows = if self.repeated == 1 {
-                "row repeats"
-            } else {
-                "rows repeat"
+            let rows = match self.repeated {
+                1 => "1 row repeats a path that came before and is left out".to_owned(),
+                count => format!("{count} rows repeat paths that came before and are left out"),
             };
             warnings.push(format!(
-                "{} {rows} an earlier path and is counted once, for instance {} in {unit} {line}, which is in {unit} \
-                 {earlier} already",
-                self.repeated,
+                "{rows}, for instance {} in {unit} {line}, which is in {unit} {earlier} already",
                 shortened(&path.to_string_lossy()),
                 unit = self.unit,
             ));

@@ -206,7 +206,9 @@ fn a_path_named_twice_counts_once_and_must_not_contradict_itself() {
     assert_eq!(rows(&table), [("a", Some("x"), None), ("b", Some("y"), None)]);
     assert_eq!(
         table.warnings,
-        ["2 rows repeat an earlier path and is counted once, for instance `a` in line 4, which is in line 2 already"]
+        [
+            "2 rows repeat paths that came before and are left out, for instance `a` in line 4, which is in line 2 already"
+        ]
     );
     let other = message(read(TableFormat::Csv, b"path,label\na,x\nb,y\na,z\n"));
     assert!(other.contains("line 4: `a` has `z`, but `x` in line 2"), "{other}");
@@ -312,5 +314,220 @@ proptest! {
             .map(|(path, label)| (path.as_str(), Some(label.trim()).filter(|label| !label.is_empty()), None))
             .collect();
         prop_assert_eq!(rows(&table), expected);
+    }
+}
+
+#[cfg(feature = "parquet")]
+mod of_parquet {
+    use ::parquet::basic::{Compression, Encoding, GzipLevel, ZstdLevel};
+    use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
+    use ::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
+
+    use super::*;
+
+    /// A column of the tests.
+    enum Values {
+        Text(&'static str, Vec<Option<String>>),
+        Whole(&'static str, Vec<Option<i64>>),
+        Double(&'static str, Vec<Option<f64>>),
+        Bool(&'static str, Vec<Option<bool>>),
+    }
+
+    fn texts(name: &'static str, count: usize, text: impl Fn(usize) -> Option<String>) -> Values {
+        Values::Text(name, (0..count).map(text).collect())
+    }
+
+    /// A file of these columns, in two equal row groups.
+    fn file(properties: WriterPropertiesBuilder, columns: &[Values]) -> Vec<u8> {
+        let fields: Vec<String> = columns
+            .iter()
+            .map(|column| match column {
+                Values::Text(name, _) => format!("optional binary {name} (STRING);"),
+                Values::Whole(name, _) => format!("optional int64 {name};"),
+                Values::Double(name, _) => format!("optional double {name};"),
+                Values::Bool(name, _) => format!("optional boolean {name};"),
+            })
+            .collect();
+        let schema = parse_message_type(&format!("message t {{ {} }}", fields.join(" "))).unwrap();
+        let mut bytes = Vec::new();
+        let mut writer = SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(properties.build())).unwrap();
+        for _ in 0..2 {
+            let mut group = writer.next_row_group().unwrap();
+            for column in columns {
+                let mut writer = group.next_column().unwrap().unwrap();
+                macro_rules! write {
+                    ($kind:ty, $cells:expr, $value:expr) => {{
+                        let levels: Vec<i16> = $cells
+                            .iter()
+                            .map(|cell| i16::from(cell.is_some()))
+                            .collect();
+                        let values: Vec<_> = $cells.iter().flatten().map($value).collect();
+                        writer
+                            .typed::<$kind>()
+                            .write_batch(&values, Some(&levels), None)
+                            .unwrap();
+                    }};
+                }
+                match column {
+                    Values::Text(_, cells) => {
+                        write!(ByteArrayType, cells, |text| ByteArray::from(text.as_bytes().to_vec()));
+                    }
+                    Values::Whole(_, cells) => write!(Int64Type, cells, |value| *value),
+                    Values::Double(_, cells) => write!(DoubleType, cells, |value| *value),
+                    Values::Bool(_, cells) => write!(BoolType, cells, |value| *value),
+                }
+                writer.close().unwrap();
+            }
+            group.close().unwrap();
+        }
+        writer.close().unwrap();
+        bytes
+    }
+
+    fn usual(count: usize) -> [Values; 3] {
+        [
+            texts("label", count, |row| {
+                (row % 5 != 0).then(|| format!("class {}", row % 3))
+            }),
+            texts("path", count, |row| Some(format!("{row:05}.jpg"))),
+            texts("split", count, |row| Some(["train", "val", ""][row % 3].to_owned())),
+        ]
+    }
+
+    #[test]
+    fn every_compression_encoding_and_page_version_reads_the_same() {
+        let compressions = [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::GZIP(GzipLevel::default()),
+            Compression::LZ4,
+            Compression::LZ4_RAW,
+            Compression::ZSTD(ZstdLevel::default()),
+        ];
+        for compression in compressions {
+            for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+                for encoding in [None, Some(Encoding::PLAIN), Some(Encoding::DELTA_LENGTH_BYTE_ARRAY)] {
+                    let properties = WriterProperties::builder()
+                        .set_compression(compression)
+                        .set_writer_version(version)
+                        .set_dictionary_enabled(encoding.is_none())
+                        .set_data_page_row_count_limit(700);
+                    let properties = match encoding {
+                        Some(encoding) => properties.set_encoding(encoding),
+                        None => properties,
+                    };
+                    let table = read(TableFormat::Parquet, &file(properties, &usual(3000))).unwrap();
+                    assert_eq!(table.rows.len(), 3000);
+                    assert_eq!(table.warnings.len(), 1, "the second row group repeats the first");
+                    for (index, row) in table.rows.iter().enumerate() {
+                        let label = (index % 5 != 0).then(|| format!("class {}", index % 3));
+                        let split = [Some(Split::Train), Some(Split::Val), None][index % 3];
+                        assert_eq!(row.path, PathBuf::from(format!("{index:05}.jpg")));
+                        assert_eq!(
+                            (row.label.as_deref(), row.split, row.line),
+                            (label.as_deref(), split, index as u64 + 1)
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_labels_and_null_is_none() {
+        let path = || texts("path", 4, |row| Some(format!("{row}.jpg")));
+        for (column, expected) in [
+            (
+                Values::Whole("label", vec![Some(3), None, Some(-1), Some(0)]),
+                [Some("3"), None, Some("-1"), Some("0")],
+            ),
+            (
+                Values::Double("label", vec![Some(3.0), None, Some(0.5), Some(-2.0)]),
+                [Some("3"), None, Some("0.5"), Some("-2")],
+            ),
+            (
+                Values::Bool("label", vec![Some(true), Some(false), None, None]),
+                [Some("true"), Some("false"), None, None],
+            ),
+        ] {
+            let table = read(
+                TableFormat::Parquet,
+                &file(WriterProperties::builder(), &[path(), column]),
+            )
+            .unwrap();
+            assert_eq!(
+                table.rows.iter().map(|row| row.label.as_deref()).collect::<Vec<_>>(),
+                expected
+            );
+        }
+        let problem =
+            |columns: &[Values]| message(read(TableFormat::Parquet, &file(WriterProperties::builder(), columns)));
+        let no_text = problem(&[Values::Whole("path", vec![Some(1)])]);
+        assert!(no_text.contains("column `path` that is no text"), "{no_text}");
+        let empty = problem(&[texts("path", 3, |row| (row != 1).then(|| row.to_string()))]);
+        assert!(empty.contains("`t`, row 2: the path is empty"), "{empty}");
+        let word = problem(&[
+            texts("path", 2, |row| Some(row.to_string())),
+            texts("split", 2, |_| Some("x".to_owned())),
+        ]);
+        assert!(word.contains("`t`, row 1: `x` is no split"), "{word}");
+        let absent = problem(&[texts("url", 1, |_| Some("x".to_owned()))]);
+        assert!(absent.contains("its columns are `url`"), "{absent}");
+    }
+
+    #[test]
+    fn claims_that_a_file_can_not_hold_are_refused() {
+        let constant = texts("path", 2_000_000, |_| Some("a".to_owned()));
+        let bytes = file(WriterProperties::builder(), &[constant]);
+        assert!(bytes.len() < 12_000, "{} bytes", bytes.len());
+        assert!(message(read(TableFormat::Parquet, &bytes)).contains("claims more rows"));
+
+        let delta = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_encoding(Encoding::DELTA_BYTE_ARRAY);
+        let refused = message(read(TableFormat::Parquet, &file(delta, &usual(10))));
+        assert!(
+            refused.contains("encoding DELTA_BYTE_ARRAY, which is not read"),
+            "{refused}"
+        );
+
+        // The first page's header: field 1 is the type, field 2 the size, of which a smaller one is claimed.
+        let gzip = WriterProperties::builder()
+            .set_compression(Compression::GZIP(GzipLevel::default()))
+            .set_dictionary_enabled(false);
+        let mut bytes = file(gzip, &[texts("path", 300, |row| Some(row.to_string()))]);
+        assert_eq!(bytes[4..7], [0x15, 0, 0x15]);
+        assert!(bytes[7] >= 0x80 && bytes[8] >= 2, "a size of two bytes");
+        bytes[8] = 1;
+        let refused = message(read(TableFormat::Parquet, &bytes));
+        assert!(refused.contains("larger than it says"), "{refused}");
+    }
+
+    #[test]
+    fn a_changed_or_cut_file_gives_a_table_or_an_error() {
+        let compressions = [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::GZIP(GzipLevel::default()),
+            Compression::ZSTD(ZstdLevel::default()),
+        ];
+        for compression in compressions {
+            let bytes = file(WriterProperties::builder().set_compression(compression), &usual(20));
+            for length in 0..bytes.len() {
+                assert!(
+                    read(TableFormat::Parquet, &bytes[..length]).is_err(),
+                    "cut to {length} bytes"
+                );
+            }
+            for position in 0..bytes.len() {
+                for change in [0x01, 0x80, 0xff] {
+                    let mut changed = bytes.clone();
+                    changed[position] ^= change;
+                    let _ = read(TableFormat::Parquet, &changed);
+                }
+            }
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Tables that are text: CSV, TSV, JSON Lines, and lists.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -23,9 +26,15 @@ pub(super) fn read_delimited(
     columns: &TableColumns,
 ) -> Result<Table> {
     let input = without_bom(file, input)?;
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(input);
+    let lines = Rc::new(RefCell::new(Lines::default()));
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(Numbered {
+        input,
+        lines: Rc::clone(&lines),
+    });
     let mut rows = Rows::new(file, "line");
-    let header = reader.byte_headers().map_err(|error| csv_error(&rows, file, error))?;
+    let header = reader
+        .byte_headers()
+        .map_err(|error| csv_error(&rows, &lines, file, error))?;
     let names: Vec<String> = header
         .iter()
         .map(|name| String::from_utf8_lossy(name).trim().to_owned())
@@ -37,9 +46,9 @@ pub(super) fn read_delimited(
     let mut record = csv::ByteRecord::new();
     while reader
         .read_byte_record(&mut record)
-        .map_err(|error| csv_error(&rows, file, error))?
+        .map_err(|error| csv_error(&rows, &lines, file, error))?
     {
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = lines.borrow_mut().of(record.position());
         let text = |place: Option<usize>| {
             place
                 .and_then(|place| record.get(place))
@@ -54,15 +63,69 @@ pub(super) fn read_delimited(
     Ok(rows.finish())
 }
 
-fn csv_error(rows: &Rows<'_>, file: &Path, error: csv::Error) -> Error {
+fn csv_error(rows: &Rows<'_>, lines: &RefCell<Lines>, file: &Path, error: csv::Error) -> Error {
     match error.into_kind() {
         csv::ErrorKind::Io(source) => Error::io("read", file)(source),
         csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
             let problem = format!("there are {len} fields, but {expected_len} columns");
-            let line = pos.as_ref().map_or(0, csv::Position::line);
+            let line = lines.borrow_mut().of(pos.as_ref());
             rows.error(line, problem, "put quotes around a field that holds a separator")
         }
         other => Error::io("read", file)(io::Error::other(format!("{other:?}"))),
+    }
+}
+
+/// Where the lines of a text begin that are not blank. The csv crate's own line numbers are those before the line feed
+/// of Windows line ends and before blank lines.
+#[derive(Default)]
+struct Lines {
+    /// Offset and number of each such line that was read and not asked for.
+    starts: VecDeque<(u64, u64)>,
+    offset: u64,
+    line_feeds: u64,
+    in_line: bool,
+}
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' => {
+                    self.line_feeds += 1;
+                    self.in_line = false;
+                }
+                b'\r' if !self.in_line => {}
+                _ if self.in_line => {}
+                _ => {
+                    self.in_line = true;
+                    self.starts.push_back((self.offset, self.line_feeds + 1));
+                }
+            }
+            self.offset += 1;
+        }
+    }
+
+    /// The line of a record that begins at or after `position`, which must not go back.
+    fn of(&mut self, position: Option<&csv::Position>) -> u64 {
+        let Some(position) = position else { return 0 };
+        while self.starts.front().is_some_and(|(offset, _)| *offset < position.byte()) {
+            self.starts.pop_front();
+        }
+        self.starts.front().map_or(position.line(), |(_, line)| *line)
+    }
+}
+
+/// Notes where lines begin in what passes.
+struct Numbered<R> {
+    input: R,
+    lines: Rc<RefCell<Lines>>,
+}
+
+impl<R: Read> Read for Numbered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.lines.borrow_mut().take(&buffer[..count]);
+        Ok(count)
     }
 }
 
