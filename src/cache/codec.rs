@@ -4,6 +4,7 @@
 //! its development has ended, so nothing outside this file depends on it and feature rows never pass through it.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 
 /// What is wrong with encoded bytes; says so in a few words.
@@ -121,10 +122,24 @@ pub(crate) fn decode_document<T: Decode<()>>(magic: &[u8; 8], bytes: &[u8]) -> R
     if u64::from_le_bytes(*length) != payload.len() as u64 {
         return Err("the length does not match".to_owned());
     }
-    match bincode::decode_from_slice(payload, config::<DOCUMENT_LIMIT>()) {
+    match decode_within_reason(payload) {
         Ok((document, used)) if used == payload.len() => Ok(document),
         Ok(_) => Err("bytes are left over".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Decodes `payload` with a limit near its own length: bincode makes room for as many items as a list claims.
+fn decode_within_reason<T: Decode<()>>(payload: &[u8]) -> Result<(T, usize), DecodeError> {
+    // In memory an item takes at most a few times the bytes it takes here.
+    match payload.len().saturating_mul(16) {
+        ..=0x1_0000 => bincode::decode_from_slice(payload, config::<0x1_0000>()),
+        ..=0x8_0000 => bincode::decode_from_slice(payload, config::<0x8_0000>()),
+        ..=0x40_0000 => bincode::decode_from_slice(payload, config::<0x40_0000>()),
+        ..=0x200_0000 => bincode::decode_from_slice(payload, config::<0x200_0000>()),
+        ..=0x1000_0000 => bincode::decode_from_slice(payload, config::<0x1000_0000>()),
+        ..=0x4000_0000 => bincode::decode_from_slice(payload, config::<0x4000_0000>()),
+        _ => bincode::decode_from_slice(payload, config::<DOCUMENT_LIMIT>()),
     }
 }
 

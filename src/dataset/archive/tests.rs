@@ -1,5 +1,5 @@
 //! Archives made by the tar crate and by Python's tarfile, and damaged ones.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::io::Write;
 use std::process::Command;
@@ -38,8 +38,11 @@ fn streamed(bytes: &[u8], limit: u64) -> (Vec<StreamedSample>, Option<Error>, (I
     (samples, failure, stream.finish())
 }
 
+/// Name, label, split and content.
+type Sample = (String, Option<String>, Option<Split>, Vec<u8>);
+
 /// Indexes and streams `bytes`, holds the two against each other, and gives name, label, split and content of each.
-fn both_ways(bytes: &[u8]) -> Vec<(String, Option<String>, Option<Split>, Vec<u8>)> {
+fn both_ways(bytes: &[u8]) -> Vec<Sample> {
     let index = indexed(bytes).unwrap();
     let (samples, failure, (ignored, warnings)) = streamed(bytes, u64::MAX);
     assert_eq!(
