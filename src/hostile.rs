@@ -187,6 +187,11 @@ mod tests {
         let mut jpeg = jpeg.start_compress(Vec::new()).unwrap();
         jpeg.write_scanlines(&picture).unwrap();
         store_seed("picture", "progressive.jpg", &jpeg.finish().unwrap());
+        store_seed(
+            "picture",
+            "rgb.ppm",
+            &[b"P6\n24 18\n255\n", picture.as_raw().as_slice()].concat(),
+        );
         let picture = DynamicImage::from(picture);
         for (name, format, picture) in [
             ("rgb.png", ImageFormat::Png, picture.clone()),
@@ -195,7 +200,6 @@ mod tests {
             ("rgb.bmp", ImageFormat::Bmp, picture.clone()),
             ("rgb.tif", ImageFormat::Tiff, picture.clone()),
             ("palette.gif", ImageFormat::Gif, picture.to_rgba8().into()),
-            ("rgb.ppm", ImageFormat::Pnm, picture),
         ] {
             let mut bytes = Vec::new();
             picture.write_to(&mut Cursor::new(&mut bytes), format).unwrap();

@@ -4,6 +4,7 @@
 //! its development has ended, so nothing outside this file depends on it and feature rows never pass through it.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 
 /// What is wrong with encoded bytes; says so in a few words.
@@ -130,19 +131,26 @@ pub(crate) fn encode_plain(value: &impl Encode) -> Result<Vec<u8>, Problem> {
     bincode::encode_to_vec(value, config::<DOCUMENT_LIMIT>()).map_err(|error| error.to_string())
 }
 
-/// Decodes what [`encode_plain`] gave. What is allocated is bounded by the length of the bytes, whatever they claim.
+/// Decodes what [`encode_plain`] gave.
 pub(crate) fn decode_all<T: Decode<()>>(bytes: &[u8]) -> Result<T, Problem> {
-    // In memory a list takes at most four times its bytes; the limit has to be known when this is compiled.
-    let decoded = match bytes.len().saturating_mul(4) {
-        0..=0x1_0000 => bincode::decode_from_slice(bytes, config::<0x1_0000>()),
-        0x1_0001..=0x40_0000 => bincode::decode_from_slice(bytes, config::<0x40_0000>()),
-        0x40_0001..=0x1000_0000 => bincode::decode_from_slice(bytes, config::<0x1000_0000>()),
-        _ => bincode::decode_from_slice(bytes, config::<DOCUMENT_LIMIT>()),
-    };
-    match decoded {
+    match decode_within_reason(bytes) {
         Ok((value, used)) if used == bytes.len() => Ok(value),
         Ok(_) => Err("bytes are left over".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Decodes `payload` with a limit near its own length: bincode makes room for as many items as a list claims.
+fn decode_within_reason<T: Decode<()>>(payload: &[u8]) -> Result<(T, usize), DecodeError> {
+    // In memory an item takes at most a few times the bytes it takes here.
+    match payload.len().saturating_mul(16) {
+        ..=0x1_0000 => bincode::decode_from_slice(payload, config::<0x1_0000>()),
+        ..=0x8_0000 => bincode::decode_from_slice(payload, config::<0x8_0000>()),
+        ..=0x40_0000 => bincode::decode_from_slice(payload, config::<0x40_0000>()),
+        ..=0x200_0000 => bincode::decode_from_slice(payload, config::<0x200_0000>()),
+        ..=0x1000_0000 => bincode::decode_from_slice(payload, config::<0x1000_0000>()),
+        ..=0x4000_0000 => bincode::decode_from_slice(payload, config::<0x4000_0000>()),
+        _ => bincode::decode_from_slice(payload, config::<DOCUMENT_LIMIT>()),
     }
 }
 

@@ -150,7 +150,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn any_rows_come_back_from_a_segment_bit_by_bit(keys in keys(), dim in 1_usize..70, bits in any::<u32>()) {

@@ -108,7 +108,9 @@ pub(super) struct Members<S> {
     source: S,
     /// Bytes of the source that are behind us.
     position: u64,
-    /// Where the content of the last member ends.
+    /// Where the content of the last member begins.
+    content_begin: u64,
+    /// Where it ends.
     content_end: u64,
     /// Where the next header begins.
     next_header: u64,
@@ -120,7 +122,7 @@ pub(super) struct Members<S> {
 
 /// A block that begins something.
 enum Block {
-    Header(Header),
+    Header(Box<Header>),
     /// The first of the zero blocks that end an archive.
     Boundary,
     /// The end of the source.
@@ -142,6 +144,7 @@ impl<S: Source> Members<S> {
             path: path.to_path_buf(),
             source,
             position: 0,
+            content_begin: 0,
             content_end: 0,
             next_header: 0,
             at_boundary: false,
@@ -252,11 +255,13 @@ impl<S: Source> Members<S> {
     /// The next block that matters.
     fn header(&mut self) -> Result<Block> {
         if !self.skip_to(self.next_header)? {
+            // The same place whether the content was read or not.
+            self.position = self.content_begin;
             return Err(self.cut());
         }
         loop {
             let begin = self.position;
-            let mut header = Header::new_old();
+            let mut header = Box::new(Header::new_old());
             let read = self.fill(header.as_mut_bytes())?;
             let bytes = &header.as_bytes()[..read];
             let whole = bytes.len() as u64 == BLOCK;
@@ -301,7 +306,7 @@ impl<S: Source> Members<S> {
         let (Some(end), Some(next)) = (end, next) else {
             return Err(self.damaged(format!("a member claims {size} bytes")));
         };
-        (self.content_end, self.next_header) = (end, next);
+        (self.content_begin, self.content_end, self.next_header) = (self.position, end, next);
         Ok(())
     }
 
