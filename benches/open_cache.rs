@@ -43,10 +43,15 @@ fn main() -> Result<()> {
         let opened = cache.open_space(&space)?.ok_or("the space is there")?;
         let seconds = start.elapsed().as_secs_f64();
         let after = anonymous_bytes();
-        assert!(opened.len() >= rows && opened.row(&last).is_some(), "all rows are there");
-        let memory = before.zip(after).map_or("unknown on this system".to_owned(), |(before, after)| {
-            format!("{:.1} MB", after.saturating_sub(before) as f64 / 1e6)
-        });
+        assert!(
+            opened.len() >= rows && opened.row(&last).is_some(),
+            "all rows are there"
+        );
+        let memory = before
+            .zip(after)
+            .map_or("unknown on this system".to_owned(), |(before, after)| {
+                format!("{:.1} MB", after.saturating_sub(before) as f64 / 1e6)
+            });
         println!("round {round}: {rows} rows of {dim} open in {seconds:.3} s, anonymous memory {memory}");
     }
     Ok(())
@@ -73,7 +78,11 @@ fn make(cache: &Cache, space: &FeatureSpace, rows: usize, dim: usize) -> Result<
             .collect();
         space.append(&keys, &values, dim, "cpu", "made")?;
     }
-    println!("{} rows appended in {:.1} s", missing.len(), start.elapsed().as_secs_f64());
+    println!(
+        "{} rows appended in {:.1} s",
+        missing.len(),
+        start.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 

@@ -14,8 +14,8 @@ use serde::Serializer;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
-pub use files::{FileLayer, LockKind, PendingData, SystemFiles};
 pub(crate) use files::Files;
+pub use files::{FileLayer, LockKind, PendingData, SystemFiles};
 
 /// How the names of temporary files begin.
 const TEMPORARY: &str = ".lastlayer-";

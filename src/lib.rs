@@ -22,8 +22,8 @@ pub use backbone::{
     Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
 };
 pub use cache::{
-    BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, Retained, RowKey, Space, SpaceId, SpaceStatus,
-    VerifiedSpace, VerifyReport,
+    BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, Retained, RowKey, Space, SpaceId,
+    SpaceStatus, VerifiedSpace, VerifyReport,
 };
 pub use dataset::{Dataset, EXTENSIONS, Ignored, Sample, Split};
 #[doc(hidden)]

@@ -126,7 +126,12 @@ impl Space {
     fn rewrite(&mut self, keep: &dyn Fn(&RowKey) -> bool) -> Result<()> {
         let mut old = BTreeSet::new();
         for group in self.groups(keep) {
-            let members = || group.members.iter().map(|number| &self.snapshot.segments[*number as usize]);
+            let members = || {
+                group
+                    .members
+                    .iter()
+                    .map(|number| &self.snapshot.segments[*number as usize])
+            };
             let names: Vec<[u8; 16]> = members().map(Segment::name).collect();
             let dim = members().next().map_or(0, Segment::dim);
             let (keys, rows) = self.rows_of(&group, keep);

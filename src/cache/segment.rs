@@ -311,13 +311,22 @@ mod tests {
         }
         for length in [0, 7, 12, 100, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            assert!(Segment::open(&Files::system(), &path, space).is_err(), "cut to {length} bytes");
+            assert!(
+                Segment::open(&Files::system(), &path, space).is_err(),
+                "cut to {length} bytes"
+            );
         }
         std::fs::write(&path, &bytes).unwrap();
-        assert!(Segment::open(&Files::system(), &path, SpaceId([5; 32])).is_err(), "of another space");
+        assert!(
+            Segment::open(&Files::system(), &path, SpaceId([5; 32])).is_err(),
+            "of another space"
+        );
         let renamed = path.with_file_name(file_name([1; 16]));
         std::fs::rename(&path, &renamed).unwrap();
-        assert!(Segment::open(&Files::system(), &renamed, space).is_err(), "under another name");
+        assert!(
+            Segment::open(&Files::system(), &renamed, space).is_err(),
+            "under another name"
+        );
     }
 
     #[test]

@@ -174,8 +174,7 @@ impl Space {
     /// Called with the index locked.
     pub(super) fn commit(&self, without: &BTreeSet<[u8; 16]>) -> Result<Index> {
         let mut index = Index::read(&self.folder, self.id)?.unwrap_or_else(|_| Index::empty(self.id));
-        let stays =
-            |name: [u8; 16]| !without.contains(&name) && self.folder.join(segment::file_name(name)).is_file();
+        let stays = |name: [u8; 16]| !without.contains(&name) && self.folder.join(segment::file_name(name)).is_file();
         index.generation += 1;
         index.segments.retain(|entry| stays(entry.name));
         let named: BTreeSet<[u8; 16]> = index.segments.iter().map(|entry| entry.name).collect();

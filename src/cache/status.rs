@@ -47,7 +47,10 @@ impl Cache {
             let metadata = fs::metadata(&described).and_then(|metadata| metadata.modified());
             let last_used = metadata.map_err(Error::io("read", &described))?;
             let files = list(&folder)?;
-            let bytes = files.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len());
+            let bytes = files
+                .iter()
+                .filter_map(|path| fs::metadata(path).ok())
+                .map(|metadata| metadata.len());
             let mut damaged = snapshot.damaged.clone();
             damaged.extend(
                 files

@@ -231,7 +231,8 @@ pub(super) fn is_tagged(root: &Path) -> bool {
 }
 
 pub(super) fn is_lock(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == INDEX_LOCK || name == USERS_LOCK)
+    path.file_name()
+        .is_some_and(|name| name == INDEX_LOCK || name == USERS_LOCK)
 }
 
 pub(super) fn read_origin(folder: &Path) -> Option<Origin> {

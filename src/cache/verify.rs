@@ -13,12 +13,12 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::codec::Index;
+use super::index;
 use super::key::{FeatureSpace, SpaceId};
 use super::lock::{INDEX_LOCK, Lock};
 use super::segment::{self, Segment};
 use super::space::{DAMAGED, Space, set_aside};
 use super::store::{Cache, ORIGIN_FILE, SPACE_FILE, TAG, TAG_FILE, is_lock, is_tagged, list, read_origin};
-use super::index;
 use crate::disk::{self, LockKind};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
@@ -146,8 +146,12 @@ impl Cache {
         let folders = self.space_folders()?;
         let mut total = 0;
         for folder in &folders {
-            let segments = list(folder)?.into_iter().filter(|path| segment::parse_file_name(path).is_some());
-            total += segments.map(|path| fs::metadata(path).map_or(0, |metadata| metadata.len())).sum::<u64>();
+            let segments = list(folder)?
+                .into_iter()
+                .filter(|path| segment::parse_file_name(path).is_some());
+            total += segments
+                .map(|path| fs::metadata(path).map_or(0, |metadata| metadata.len()))
+                .sum::<u64>();
         }
         observer.begin("verify", Some(total), Unit::Bytes);
         let mut report = VerifyReport::default();
@@ -180,9 +184,9 @@ impl Cache {
     }
 
     fn verify_space(&self, folder: &Path, observer: &dyn Observer, repair: bool) -> Result<VerifiedSpace> {
-        // Nobody replaces the index meanwhile; a cache that can't be written is checked as it is.
+        // Nobody replaces the index while the segments are opened; a cache that can't be written is checked as it is.
         let lock = Lock::wait(self.files(), &folder.join(INDEX_LOCK), LockKind::Exclusive);
-        let _lock = if repair { Some(lock?) } else { lock.ok() };
+        let lock = if repair { Some(lock?) } else { lock.ok() };
         let mut found = VerifiedSpace {
             folder: folder.to_path_buf(),
             ..VerifiedSpace::default()
@@ -195,7 +199,11 @@ impl Cache {
         let (index, index_is_good) = match Index::read(folder, id)? {
             Ok(index) => (index, true),
             Err(problem) => {
-                found.files.push(FileFinding::new(folder.join(index::FILE_NAME), Finding::Damaged, problem));
+                found.files.push(FileFinding::new(
+                    folder.join(index::FILE_NAME),
+                    Finding::Damaged,
+                    problem,
+                ));
                 (Index::empty(id), false)
             }
         };
@@ -209,9 +217,13 @@ impl Cache {
             .filter(|path| segment::parse_file_name(path).is_some())
             .collect();
         for path in named.difference(&there) {
-            found.files.push(FileFinding::new(path, Finding::Missing, "the index names it and it is gone"));
+            found.files.push(FileFinding::new(
+                path,
+                Finding::Missing,
+                "the index names it and it is gone",
+            ));
         }
-        let mut bad_segments = Vec::new();
+        let mut opened = Vec::new();
         let mut dim = None;
         for path in std::mem::take(&mut there) {
             let segment = match Segment::open(self.files(), &path, id) {
@@ -238,6 +250,13 @@ impl Cache {
                 let problem = "the index does not name it; its rows count all the same";
                 found.files.push(FileFinding::new(&path, Finding::NotIndexed, problem));
             }
+            opened.push((path, segment));
+        }
+
+        // Rows take long to read: writers go on meanwhile, unless something may have to be replaced.
+        let _lock = lock.filter(|_| repair);
+        let mut bad_segments = Vec::new();
+        for (path, segment) in opened {
             let bad = bad_rows(&segment, observer)?;
             found.segments += 1;
             found.rows += segment.len() as u64;
@@ -253,7 +272,12 @@ impl Cache {
                 bad_segments.push((segment, bad));
             }
         }
-        if repair && found.files.iter().any(|finding| finding.is_damage() || finding.finding == Finding::NotIndexed) {
+        if repair
+            && found
+                .files
+                .iter()
+                .any(|finding| finding.is_damage() || finding.finding == Finding::NotIndexed)
+        {
             self.repair(&mut found, id, bad_segments)?;
         }
         Ok(found)
@@ -268,7 +292,10 @@ impl Cache {
                 .ok()
                 .map(|json| FeatureSpace::from_json(json).id())
                 .filter(|id| folder.file_name() == Some(id.to_string().as_ref()))
-                .ok_or((Finding::Damaged, "it does not describe the space whose folder it lies in")),
+                .ok_or((
+                    Finding::Damaged,
+                    "it does not describe the space whose folder it lies in",
+                )),
             Err(error) if error.kind() == ErrorKind::NotFound => Err((Finding::Missing, "it is not there")),
             Err(error) => return Err(Error::io("read", path)(error)),
         };
@@ -298,7 +325,10 @@ impl Cache {
             if !known.contains(&path) && !is_lock(&path) && segment::parse_file_name(&path).is_none() {
                 let finding = other_file(&path);
                 // What was set aside just now is told already.
-                if !(finding.finding == Finding::SetAside && repair && found.files.iter().any(|file| set_aside(&file.path) == path)) {
+                if !(finding.finding == Finding::SetAside
+                    && repair
+                    && found.files.iter().any(|file| set_aside(&file.path) == path))
+                {
                     found.files.push(finding);
                 }
             }
@@ -351,7 +381,10 @@ impl Cache {
 
 /// The id that the segments in a folder give; its description is lost.
 fn id_in_segments(folder: &Path) -> Option<SpaceId> {
-    let segments = list(folder).ok()?.into_iter().filter(|path| segment::parse_file_name(path).is_some());
+    let segments = list(folder)
+        .ok()?
+        .into_iter()
+        .filter(|path| segment::parse_file_name(path).is_some());
     let mut ids = segments.filter_map(|path| segment::space_in_header(&path));
     ids.find(|id| folder.file_name() == Some(id.to_string().as_ref()))
 }
@@ -365,7 +398,10 @@ fn bad_rows(segment: &Segment, observer: &dyn Observer) -> Result<Vec<usize>> {
             return Err(Error::Interrupted);
         }
         let end = segment.len().min(start + ROWS_PER_STEP);
-        let found: Vec<usize> = (start..end).into_par_iter().filter(|row| segment.row(*row).is_none()).collect();
+        let found: Vec<usize> = (start..end)
+            .into_par_iter()
+            .filter(|row| segment.row(*row).is_none())
+            .collect();
         bad.extend(found);
         let done = segment.file_bytes() * end as u64 / segment.len() as u64;
         observer.advance(done - told);
@@ -376,7 +412,11 @@ fn bad_rows(segment: &Segment, observer: &dyn Observer) -> Result<Vec<usize>> {
 
 fn other_file(path: &Path) -> FileFinding {
     if path.file_name().is_some_and(disk::is_temporary) {
-        FileFinding::new(path, Finding::Temporary, "it is being written, or a killed program left it")
+        FileFinding::new(
+            path,
+            Finding::Temporary,
+            "it is being written, or a killed program left it",
+        )
     } else if path.extension().is_some_and(|extension| extension == DAMAGED) {
         FileFinding::new(path, Finding::SetAside, "it was damaged and set aside")
     } else {

@@ -17,7 +17,9 @@ fn key(number: u64) -> RowKey {
 }
 
 fn row(number: u64) -> Vec<f32> {
-    (0..7).map(|column| (number * 13 + column) as f32 * 0.21 - 2.0).collect()
+    (0..7)
+        .map(|column| (number * 13 + column) as f32 * 0.21 - 2.0)
+        .collect()
 }
 
 fn append(space: &mut Space, numbers: &[u64]) {
@@ -61,7 +63,10 @@ fn all_files(folder: &Path) -> Vec<PathBuf> {
 
 fn segments(cache: &Cache) -> Vec<PathBuf> {
     let files = all_files(cache.root());
-    files.into_iter().filter(|path| segment::parse_file_name(path).is_some()).collect()
+    files
+        .into_iter()
+        .filter(|path| segment::parse_file_name(path).is_some())
+        .collect()
 }
 
 fn flip(path: &Path, bit: u64) {
@@ -127,7 +132,11 @@ fn each_of_10000_random_flipped_bits_is_reported_or_harmless_and_no_wrong_row_is
         if report.is_sound() {
             // A note nobody computes with, and the comment after the signature.
             let name = path.file_name().unwrap();
-            assert!(name == ORIGIN_FILE || name == TAG_FILE, "bit {bit} of {}", path.display());
+            assert!(
+                name == ORIGIN_FILE || name == TAG_FILE,
+                "bit {bit} of {}",
+                path.display()
+            );
             assert_eq!(rows.len() as u64, ROWS);
             unreported[usize::from(name == TAG_FILE)] += 1;
         } else {
@@ -144,7 +153,10 @@ fn each_of_10000_random_flipped_bits_is_reported_or_harmless_and_no_wrong_row_is
 #[test]
 fn after_repair_the_good_rows_are_left_and_the_bad_ones_can_be_added_again() {
     let (_folder, cache) = made();
-    let sizes: Vec<u64> = all_files(cache.root()).iter().map(|path| path.metadata().unwrap().len()).collect();
+    let sizes: Vec<u64> = all_files(cache.root())
+        .iter()
+        .map(|path| path.metadata().unwrap().len())
+        .collect();
     for (number, size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
         for byte in (0..*size).step_by(11) {
             let (_folder, cache) = made();
@@ -158,7 +170,10 @@ fn after_repair_the_good_rows_are_left_and_the_bad_ones_can_be_added_again() {
             assert!(again.spaces.iter().all(|space| space.bad_rows.is_empty()));
             for finding in again.findings() {
                 let no_description = finding.finding == Finding::Missing && finding.path.ends_with(SPACE_FILE);
-                assert!(no_description || finding.finding == Finding::SetAside, "{finding:?} after {found:?}");
+                assert!(
+                    no_description || finding.finding == Finding::SetAside,
+                    "{finding:?} after {found:?}"
+                );
             }
             let (space, origin) = names();
             let mut space = cache.create_space(&space, &origin).unwrap();
@@ -200,7 +215,12 @@ fn lost_and_foreign_files_are_told() {
     findings.sort_by_key(|finding| *finding as u8);
     assert_eq!(
         findings,
-        [Finding::NotIndexed, Finding::NotIndexed, Finding::Temporary, Finding::Foreign]
+        [
+            Finding::NotIndexed,
+            Finding::NotIndexed,
+            Finding::Temporary,
+            Finding::Foreign
+        ]
     );
     assert!(report.is_sound());
     assert!(folder.join("notes.txt").is_file());
@@ -212,7 +232,12 @@ fn status_counts_without_reading_rows_and_knows_the_last_use() {
     let (space, origin) = names();
     let described = cache.space_folder(space.id()).join(SPACE_FILE);
     let long_ago = SystemTime::now() - Duration::from_secs(5000);
-    File::options().write(true).open(&described).unwrap().set_modified(long_ago).unwrap();
+    File::options()
+        .write(true)
+        .open(&described)
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
     let status = cache.space_status().unwrap().remove(0);
     assert_eq!((status.rows, status.dim, status.segments), (12, Some(7), 3));
     assert_eq!((&status.space, status.origin), (&space, Some(origin)));
