@@ -164,9 +164,9 @@ impl State {
             1 => content.truncate(from),
             2 => content[from..].fill(0),
             _ => {
-                for byte in from..content.len() {
-                    content[byte] = self.below(256) as u8;
-                }
+                let length = content.len();
+                content.truncate(from);
+                content.extend((from..length).map(|_| self.below(256) as u8));
             }
         }
     }
