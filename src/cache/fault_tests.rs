@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use super::merge::{Exclusive, Merging};
 use super::{Cache, FeatureSpace, Origin, RowKey, Space};
-use crate::disk::faulty::{Fault, FaultyFiles};
-use crate::error::Result;
+use crate::disk::faulty::{Fault, FaultyFiles, Forgotten};
 
 const BATCH: u64 = 3;
 const BATCHES: u64 = 9;
@@ -25,7 +24,7 @@ fn row(number: u64) -> Vec<f32> {
         .collect()
 }
 
-fn append(space: &mut Space, numbers: &[u64]) -> Result<()> {
+fn append(space: &mut Space, numbers: &[u64]) -> crate::Result<()> {
     let keys: Vec<RowKey> = numbers.iter().copied().map(key).collect();
     let rows: Vec<f32> = numbers.iter().copied().flat_map(row).collect();
     space.append(&keys, &rows, 5, "cpu", "1.32.0")
@@ -78,23 +77,33 @@ fn live(root: &Path, disk: &FaultyFiles) -> Vec<u64> {
     there
 }
 
-/// Reopens on a disk that works: opens, gives only right rows, has all of `there`; goes on to the end of a clean run.
+/// Reopens on a disk that works: opens, gives only right rows, has all of `there`; or says what is not so.
+fn look(root: &Path, there: &[u64]) -> Result<(), String> {
+    let Some(space) = Cache::new(root)
+        .open_space(&names().0)
+        .map_err(|error| error.to_string())?
+    else {
+        return if there.is_empty() {
+            Ok(())
+        } else {
+            Err("the space is gone".to_owned())
+        };
+    };
+    for number in 0..BATCH * BATCHES {
+        match space.row(&key(number)) {
+            Some(found) if found != row(number) => return Err(format!("row {number} is wrong")),
+            None if there.contains(&number) => return Err(format!("row {number} was promised and is gone")),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Looks, and goes on to the end of a clean run.
 fn check(root: &Path, there: &[u64], what: &str) {
+    look(root, there).unwrap_or_else(|problem| panic!("{what}: {problem}"));
     let cache = Cache::new(root);
     let (space, origin) = names();
-    if let Some(space) = cache.open_space(&space).unwrap() {
-        for number in 0..BATCH * BATCHES {
-            match space.row(&key(number)) {
-                Some(found) => assert_eq!(found, row(number), "{what}: row {number} is wrong"),
-                None => assert!(
-                    !there.contains(&number),
-                    "{what}: row {number} was promised and is gone"
-                ),
-            }
-        }
-    } else {
-        assert!(there.is_empty(), "{what}: the space is gone");
-    }
     let mut writer = cache.create_space(&space, &origin).unwrap();
     let missing: Vec<u64> = (0..BATCH * BATCHES)
         .filter(|number| writer.row(&key(*number)).is_none())
@@ -154,6 +163,21 @@ fn a_power_cut_at_any_step_loses_no_promised_row_and_makes_none_wrong() {
         let there = live(&root, &disk);
         disk.restart();
         check(&root, &there, &format!("power cut after the end, seed {seed}"));
+    }
+}
+
+#[test]
+fn a_forgotten_sync_would_be_noticed() {
+    for forgotten in [Forgotten::Data, Forgotten::Folders] {
+        let noticed = (1..50).any(|seed| {
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path().join("cache");
+            let disk = FaultyFiles::forgetting(forgotten, seed);
+            let there = live(&root, &disk);
+            disk.restart();
+            look(&root, &there).is_err_and(|problem| problem.contains("gone"))
+        });
+        assert!(noticed, "{forgotten:?}");
     }
 }
 

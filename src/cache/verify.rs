@@ -184,9 +184,9 @@ impl Cache {
     }
 
     fn verify_space(&self, folder: &Path, observer: &dyn Observer, repair: bool) -> Result<VerifiedSpace> {
-        // Nobody replaces the index meanwhile; a cache that can't be written is checked as it is.
+        // Nobody replaces the index while the segments are opened; a cache that can't be written is checked as it is.
         let lock = Lock::wait(self.files(), &folder.join(INDEX_LOCK), LockKind::Exclusive);
-        let _lock = if repair { Some(lock?) } else { lock.ok() };
+        let lock = if repair { Some(lock?) } else { lock.ok() };
         let mut found = VerifiedSpace {
             folder: folder.to_path_buf(),
             ..VerifiedSpace::default()
@@ -223,7 +223,7 @@ impl Cache {
                 "the index names it and it is gone",
             ));
         }
-        let mut bad_segments = Vec::new();
+        let mut opened = Vec::new();
         let mut dim = None;
         for path in std::mem::take(&mut there) {
             let segment = match Segment::open(self.files(), &path, id) {
@@ -250,6 +250,13 @@ impl Cache {
                 let problem = "the index does not name it; its rows count all the same";
                 found.files.push(FileFinding::new(&path, Finding::NotIndexed, problem));
             }
+            opened.push((path, segment));
+        }
+
+        // Rows take long to read: writers go on meanwhile, unless something may have to be replaced.
+        let _lock = lock.filter(|_| repair);
+        let mut bad_segments = Vec::new();
+        for (path, segment) in opened {
             let bad = bad_rows(&segment, observer)?;
             found.segments += 1;
             found.rows += segment.len() as u64;

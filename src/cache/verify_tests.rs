@@ -158,7 +158,7 @@ fn after_repair_the_good_rows_are_left_and_the_bad_ones_can_be_added_again() {
         .map(|path| path.metadata().unwrap().len())
         .collect();
     for (number, size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
-        for byte in (0..*size).step_by(11) {
+        for byte in (0..*size).step_by(23) {
             let (_folder, cache) = made();
             let path = all_files(cache.root())[number].clone();
             flip(&path, byte * 8 + byte % 8);

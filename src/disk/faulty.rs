@@ -43,11 +43,21 @@ struct State {
     folders: BTreeSet<PathBuf>,
 }
 
+/// A sync that says it was done and was not: what a forgotten one comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    /// The data of files.
+    Data,
+    /// The names in folders.
+    Folders,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct FaultyFiles {
     state: Arc<Mutex<State>>,
     locks: bool,
     maps: bool,
+    forgotten: Option<Forgotten>,
 }
 
 impl FaultyFiles {
@@ -64,6 +74,15 @@ impl FaultyFiles {
             })),
             locks: true,
             maps: true,
+            forgotten: None,
+        }
+    }
+
+    /// A disk that works, but for syncs that do nothing.
+    pub(crate) fn forgetting(forgotten: Forgotten, seed: u64) -> Self {
+        Self {
+            forgotten: Some(forgotten),
+            ..Self::new(None, seed)
         }
     }
 
@@ -145,9 +164,9 @@ impl State {
             1 => content.truncate(from),
             2 => content[from..].fill(0),
             _ => {
-                for byte in from..content.len() {
-                    content[byte] = self.below(256) as u8;
-                }
+                let length = content.len();
+                content.truncate(from);
+                content.extend((from..length).map(|_| self.below(256) as u8));
             }
         }
     }
@@ -178,6 +197,9 @@ impl FileLayer for FaultyFiles {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.step()?;
+        if self.forgotten == Some(Forgotten::Folders) {
+            return Ok(());
+        }
         let mut state = self.state();
         state.folders.retain(|known| known.parent() != Some(folder));
         for (path, versions) in &mut state.versions {
@@ -297,7 +319,7 @@ impl Write for FaultyData {
 impl PendingData for FaultyData {
     fn sync(&mut self) -> io::Result<()> {
         self.disk.step()?;
-        self.synced = true;
+        self.synced = self.disk.forgotten != Some(Forgotten::Data);
         Ok(())
     }
 
