@@ -167,6 +167,8 @@ struct Ran {
     report: Value,
     /// Of the whole process.
     seconds: f64,
+    /// Its processor time in seconds, in all threads: what a busy machine does not change. Linux: to 0.01 s.
+    processor: f64,
     /// The most memory it had, in bytes: all of it, and without mapped files.
     peak: u64,
     peak_anonymous: u64,
@@ -182,11 +184,18 @@ fn run(task: &Task, arguments: &[&str]) -> Result<Ran> {
     let start = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_lastlayer"))
         .args(arguments)
-        .args(["--json", "--device", "cpu", "--threads", &task.threads.to_string()])
+        .args([
+            "--json",
+            "--quiet",
+            "--device",
+            "cpu",
+            "--threads",
+            &task.threads.to_string(),
+        ])
         .current_dir(&task.folder)
         .stdout(Stdio::from(fs::File::create(task.folder.join("report.json"))?))
         .spawn()?;
-    let (mut peak, mut peak_anonymous) = (0, 0);
+    let (mut peak, mut peak_anonymous, mut processor) = (0, 0, 0.0);
     let mut wait = Duration::from_micros(500);
     let status = loop {
         if let Some(status) = child.try_wait()? {
@@ -199,6 +208,15 @@ fn run(task: &Task, arguments: &[&str]) -> Result<Ran> {
         };
         peak = peak.max(kilobytes("VmHWM:").unwrap_or(0) * 1024);
         peak_anonymous = peak_anonymous.max(kilobytes("RssAnon:").unwrap_or(0) * 1024);
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        // Behind the name in parentheses: user and system time are the fields 14 and 15 of proc(5), in ticks of 0.01 s.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
+        let ticks: u32 = fields
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u32>().ok())
+            .sum();
+        processor = f64::max(processor, f64::from(ticks) / 100.0);
         std::thread::sleep(wait);
         wait = (wait * 2).min(Duration::from_millis(5));
     };
@@ -210,6 +228,7 @@ fn run(task: &Task, arguments: &[&str]) -> Result<Ran> {
     Ok(Ran {
         report,
         seconds,
+        processor,
         peak,
         peak_anonymous,
     })
@@ -262,18 +281,21 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn warm(task: &Task) -> Result<()> {
     let dataset = pictures(task, task.files, 8)?;
     extracted(task, &dataset, task.files)?;
-    let (mut whole, mut stage, mut peak) = (Vec::new(), Vec::new(), 0);
+    let (mut whole, mut stage, mut processor, mut peak) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..task.rounds {
         let ran = extract(task, &dataset, &[], 0, task.files)?;
         stage.push(ran.stage());
         whole.push(ran.seconds);
+        processor.push(ran.processor);
         peak = peak.max(ran.peak);
     }
     let (whole, stage, files) = (median(whole), median(stage), task.files as f64);
     println!(
-        "warm extract of {files} files: whole process {:.0} files/s ({whole:.3} s), what it reports {:.0} files/s ({stage:.3} s), peak {} MB",
+        "warm extract of {files} files: whole process {:.0} files/s ({whole:.3} s), what it reports {:.0} files/s ({stage:.3} s), \
+         processor time {:.2} s, peak {} MB",
         files / whole,
         files / stage,
+        median(processor),
         peak >> 20
     );
     Ok(())
@@ -335,11 +357,12 @@ fn memory(task: &Task) -> Result<()> {
         let dataset = pictures(task, count, 8)?;
         let ran = cold(task, &dataset, count)?;
         println!(
-            "cold extract of {count} files: peak {} MB, without mapped files {} MB; {:.0} files/s ({:.1} s)",
+            "cold extract of {count} files: peak {} MB, without mapped files {} MB; {:.0} files/s ({:.1} s, processor time {:.2} s)",
             ran.peak >> 20,
             ran.peak_anonymous >> 20,
             count as f64 / ran.seconds,
-            ran.seconds
+            ran.seconds,
+            ran.processor
         );
     }
     Ok(())

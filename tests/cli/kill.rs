@@ -111,7 +111,7 @@ impl Ground {
         let clean = stored_space(&scene.path("clean"));
         assert_eq!(clean.rows.len() as u64, before.rows.len() as u64 + PICTURES);
         let first_rows = first_rows.unwrap_or(whole * 0.5);
-        println!("a clean run: first rows after {first_rows:.2} s, all after {whole:.2} s");
+        eprintln!("a clean run: first rows after {first_rows:.2} s, all after {whole:.2} s");
         Self {
             scene,
             rows_before: before.rows.len(),
@@ -173,10 +173,13 @@ impl Ground {
         );
         let end = self.check(&cache, "at the end");
         assert_eq!(end.rows.len(), self.clean.rows.len(), "chain {number}");
-        assert_eq!(
-            end.unnamed, 0,
-            "chain {number}: what a killed run left is taken into the index"
-        );
+        if kept < PICTURES {
+            // A run with nothing to write leaves the index as it is.
+            assert_eq!(
+                end.unnamed, 0,
+                "chain {number}: a writer takes what a killed run left into the index"
+            );
+        }
         std::fs::remove_dir_all(self.scene.path(&cache)).unwrap();
         count(&self.tally.chains);
     }
@@ -243,7 +246,7 @@ impl Ground {
             // It was through before.
             Run::of(output).code(0);
             count(&self.tally.ended_too_soon);
-            println!("{told}: the run was through");
+            eprintln!("{told}: the run was through");
         }
     }
 
@@ -303,7 +306,7 @@ fn two_hundred_kills_at_random_moments_lose_and_spoil_no_row() {
             });
         }
     });
-    println!("{:.0} s: {:?}", start.elapsed().as_secs_f64(), ground.tally);
+    eprintln!("{:.0} s: {:?}", start.elapsed().as_secs_f64(), ground.tally);
     assert!(ground.tally.kills.load(Ordering::Relaxed) >= KILLS);
     // A run that is killed here and there only proves something if it had something to lose.
     assert!(ground.tally.within.load(Ordering::Relaxed) > 0);
@@ -337,7 +340,7 @@ fn the_lock_of_a_killed_process_frees_itself() {
         let report = Run::of(other.wait_with_output().unwrap()).code(0).json();
         assert_eq!(counts(&report)[0], 27);
         assert_eq!(stored_space(&scene.path(&cache)).rows, clean.rows);
-        println!("caught with the lock held in run {attempt}");
+        eprintln!("caught with the lock held in run {attempt}");
         break;
     }
     assert!(caught, "no run could be stopped while it held the lock");

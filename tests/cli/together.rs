@@ -71,7 +71,7 @@ fn run_together(scene: &Scene, writers: &[Writer<'_>]) -> Vec<[u64; 4]> {
         );
         rounds += 1;
     }
-    println!("readers ran {rounds} times beside {writers:?}");
+    eprintln!("readers ran {rounds} times beside {writers:?}");
     let reports: Vec<[u64; 4]> = children
         .into_iter()
         .map(|child| counts(&Run::of(child.wait_with_output().unwrap()).code(0).json()))

@@ -9,8 +9,11 @@ use super::files_below;
 /// The rows of one space, as bytes, by content and view.
 pub(crate) type StoredRows = BTreeMap<([u8; 32], u32), Vec<u8>>;
 
+type Row = (([u8; 32], u32), Vec<u8>);
+
 /// What lies in the folder of one space.
 #[derive(Debug, Default)]
+#[cfg_attr(not(unix), expect(dead_code, reason = "asked for where processes are killed"))]
 pub(crate) struct StoredSpace {
     pub(crate) rows: StoredRows,
     /// Segment files.
@@ -37,6 +40,7 @@ pub(crate) fn stored_spaces(cache: &Path) -> BTreeMap<String, StoredSpace> {
 }
 
 /// The rows of a cache that has one space, or none yet.
+#[cfg(unix)]
 pub(crate) fn stored_space(cache: &Path) -> StoredSpace {
     let mut spaces = stored_spaces(cache);
     assert!(spaces.len() <= 1, "spaces in {}: {:?}", cache.display(), spaces.keys());
@@ -86,7 +90,7 @@ fn space(folder: &Path) -> StoredSpace {
 }
 
 /// The rows of a segment file, each checked.
-fn segment(path: &Path, stem: &str, space: &[u8; 32]) -> Vec<(([u8; 32], u32), Vec<u8>)> {
+fn segment(path: &Path, stem: &str, space: &[u8; 32]) -> Vec<Row> {
     let bytes = std::fs::read(path).unwrap();
     let shown = path.display();
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
