@@ -98,9 +98,10 @@ mod tests {
 
     use super::super::codec::IndexEntry;
     use super::super::datasets::tests::made_record;
-    use super::super::key::{KeyMap, RowKey};
+    use super::super::key::RowKey;
     use super::super::segment::Provenance;
     use super::*;
+    use crate::disk::Files;
     use crate::hostile::store_seed;
 
     fn provenance() -> Provenance {
@@ -113,7 +114,7 @@ mod tests {
     /// The bytes of a segment of these rows.
     fn written(dim: usize, keys: &[RowKey], rows: &[f32]) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
-        let (path, _) = segment::write(folder.path(), SPACE, dim, keys, rows, &provenance()).unwrap();
+        let (path, _) = segment::write(&Files::system(), folder.path(), SPACE, dim, keys, rows, &provenance()).unwrap();
         std::fs::read(path).unwrap()
     }
 
@@ -172,16 +173,6 @@ mod tests {
         fn any_index_comes_back(names in prop::collection::vec(any::<[u8; 16]>(), 0..40)) {
             let index = made_index(names);
             prop_assert_eq!(Index::parse(&index.to_bytes(), SPACE).unwrap(), index);
-        }
-
-        #[test]
-        fn a_map_finds_each_key_and_no_other(keys in keys(), view in any::<u32>()) {
-            let map: KeyMap<RowKey> = keys.iter().map(|key| (*key, *key)).collect();
-            for key in &keys {
-                prop_assert_eq!(map.get(key), Some(key));
-                let other = RowKey { view, ..*key };
-                prop_assert_eq!(map.get(&other).copied(), keys.contains(&other).then_some(other));
-            }
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) use record::SampleRecord;
 pub(crate) use split::{SplitInput, assign_splits, join_groups};
 pub(crate) use stamp::Stamp;
 pub use table::TableColumns;
+#[cfg(test)]
+pub(crate) use table::read_table;
 
 /// A set of pictures, labelled or not.
 #[derive(Debug, Clone, PartialEq, Eq)]

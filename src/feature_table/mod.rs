@@ -1,8 +1,8 @@
 //! Cached features written for other programs: `.npy` with a CSV, safetensors with a CSV, or one Parquet file.
 //!
 //! Rows are asked for one after the other and written as they come, so memory does not grow with them (safetensors
-//! keeps four bytes a row). All files of an export have their names when it is complete, and none before. Which rows
-//! there are and where they come from is left to the caller.
+//! keeps four bytes a row). Each file has its name when all of them are complete. Which rows there are and where they come
+//! from is left to the caller.
 
 mod npy;
 #[cfg(feature = "parquet")]

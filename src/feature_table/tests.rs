@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::borrow::Cow;
 use std::fs;
 
 use ndarray::Array2;
@@ -36,7 +37,7 @@ impl Made {
 
     fn row(&self, index: usize) -> FeatureRow<'_> {
         FeatureRow {
-            path: &self.paths[index],
+            path: Cow::Borrowed(&self.paths[index]),
             split: [Some(Split::Train), Some(Split::Val), None][index % 3],
             label: [Some(CLASSES[0]), None, Some(CLASSES[1])][index / 2 % 3],
             view: index as u32 % 2,
@@ -175,7 +176,7 @@ fn parquet_reads_back_bit_by_bit_and_as_a_table_of_pictures() {
             let expected = made.row(index);
             assert_eq!(
                 (row.path.as_path(), row.label.as_deref(), row.split),
-                (expected.path, expected.label, expected.split)
+                (&*expected.path, expected.label, expected.split)
             );
         }
     }

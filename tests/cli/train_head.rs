@@ -332,7 +332,7 @@ fn the_split_does_not_depend_on_names_places_or_neighbours() {
     let sides = |dataset: &str| -> [BTreeSet<Vec<u32>>; 2] {
         scene.run(["extract", dataset, "--backbone", "tiny.onnx"]).code(0);
         let cache = Cache::new(&scene.path("cache"));
-        let features = labelled_features(&cache, &scene.path(dataset), &SpaceChoice::default(), 0.3).unwrap();
+        let features = labelled_features(&cache, &scene.path(dataset), &request).unwrap();
         let bits = |row: ArrayView1<'_, f32>| row.iter().map(|value| value.to_bits()).collect();
         [features.train, features.val].map(|rows| rows.features.rows().into_iter().map(bits).collect())
     };
