@@ -111,7 +111,16 @@ pub(crate) fn source_of(dataset: &Dataset, index: usize) -> Source {
             offset,
             length,
         },
+        Storage::Lost => Source::Bytes(Err(lost_in_archive())),
     }
+}
+
+/// The failure that stands for what can't be had of an archive.
+pub(crate) fn lost_in_archive() -> PictureError {
+    PictureError::new(
+        Reason::Truncated,
+        "the archive breaks off or is damaged: what follows is lost",
+    )
 }
 
 /// What became of one picture.

@@ -143,14 +143,17 @@ pub(crate) fn decode_all<T: Decode<()>>(bytes: &[u8]) -> Result<T, Problem> {
 /// Decodes `payload` with a limit near its own length: bincode makes room for as many items as a list claims.
 fn decode_within_reason<T: Decode<()>>(payload: &[u8]) -> Result<(T, usize), DecodeError> {
     // In memory an item takes at most a few times the bytes it takes here.
-    match payload.len().saturating_mul(16) {
-        ..=0x1_0000 => bincode::decode_from_slice(payload, config::<0x1_0000>()),
-        ..=0x8_0000 => bincode::decode_from_slice(payload, config::<0x8_0000>()),
-        ..=0x40_0000 => bincode::decode_from_slice(payload, config::<0x40_0000>()),
-        ..=0x200_0000 => bincode::decode_from_slice(payload, config::<0x200_0000>()),
-        ..=0x1000_0000 => bincode::decode_from_slice(payload, config::<0x1000_0000>()),
-        ..=0x4000_0000 => bincode::decode_from_slice(payload, config::<0x4000_0000>()),
-        _ => bincode::decode_from_slice(payload, config::<DOCUMENT_LIMIT>()),
+    let limit = payload.len().saturating_mul(16);
+    if limit <= 1 << 16 {
+        bincode::decode_from_slice(payload, config::<{ 1 << 16 }>())
+    } else if limit <= 1 << 20 {
+        bincode::decode_from_slice(payload, config::<{ 1 << 20 }>())
+    } else if limit <= 1 << 24 {
+        bincode::decode_from_slice(payload, config::<{ 1 << 24 }>())
+    } else if limit <= 1 << 28 {
+        bincode::decode_from_slice(payload, config::<{ 1 << 28 }>())
+    } else {
+        bincode::decode_from_slice(payload, config::<DOCUMENT_LIMIT>())
     }
 }
 

@@ -28,7 +28,6 @@ use crate::error::{Error, Result};
 use crate::picture::{PictureError, Reason};
 use members::{Forward, Member, Members, Seekable, Source};
 use samples::Samples;
-#[cfg_attr(not(test), expect(unused_imports, reason = "data sets of archives are joined next"))]
 pub(crate) use shards::{expand_shards, is_archive_name, is_packed, shard_split};
 
 /// A picture in an archive.

@@ -51,7 +51,7 @@ impl Dataset {
             None => scan.flat_layout(&top)?,
         };
         let Scan { ignored, warnings, .. } = scan;
-        Ok(Self {
+        let mut dataset = Self {
             name: root.clone(),
             kind: DatasetKind::Folder,
             root,
@@ -60,7 +60,9 @@ impl Dataset {
             archives: Vec::new(),
             ignored,
             warnings,
-        })
+        };
+        dataset.take_val_from_train();
+        Ok(dataset)
     }
 }
 
@@ -249,13 +251,6 @@ impl Scan<'_> {
                     continue;
                 };
                 samples.extend(pictures.into_iter().map(|path| sample(path, class, Some(split))));
-            }
-        }
-        if splits.iter().all(|(split, _)| *split != Split::Val) {
-            self.warnings
-                .push("there is no val/ folder: the validation pictures are taken out of train/".to_owned());
-            for sample in samples.iter_mut().filter(|sample| sample.split == Some(Split::Train)) {
-                sample.split = None;
             }
         }
         Ok((classes, samples))

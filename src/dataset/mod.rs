@@ -83,6 +83,8 @@ pub enum Storage {
         /// In bytes.
         length: u64,
     },
+    /// Nowhere: an archive breaks off or is damaged, and what follows can't be had. The sample stands for all of that.
+    Lost,
 }
 
 /// What a data set was read from.
@@ -103,6 +105,23 @@ pub enum DatasetKind {
 }
 
 impl Dataset {
+    /// Where everything trains and nothing validates, the content hashes shall decide which pictures do.
+    pub(crate) fn take_val_from_train(&mut self) {
+        let has = |split: Split| self.samples.iter().any(|sample| sample.split == Some(split));
+        if !has(Split::Train) || has(Split::Val) {
+            return;
+        }
+        self.warnings
+            .push("there is no val split: the validation pictures are taken out of train".to_owned());
+        for sample in self
+            .samples
+            .iter_mut()
+            .filter(|sample| sample.split == Some(Split::Train))
+        {
+            sample.split = None;
+        }
+    }
+
     /// The archives with their stamps of now.
     pub(crate) fn archive_stamps(&self) -> Vec<(PathBuf, Stamp)> {
         let stamp = |path: &PathBuf| (path.clone(), Stamp::of_file(&self.root.join(path)));
@@ -114,6 +133,7 @@ impl Dataset {
         match sample.storage {
             Storage::File => Stamp::of_file(&self.root.join(&sample.path)),
             Storage::Member { archive, .. } => archives[archive as usize].1,
+            Storage::Lost => Stamp::default(),
         }
     }
 }

@@ -146,7 +146,7 @@ fn of_table(name: PathBuf, kind: DatasetKind, root: PathBuf, table: Table) -> Da
     for class in samples.iter_mut().filter_map(|sample| sample.class.as_mut()) {
         *class = order[*class as usize];
     }
-    Dataset {
+    let mut dataset = Dataset {
         name,
         kind,
         root,
@@ -155,7 +155,9 @@ fn of_table(name: PathBuf, kind: DatasetKind, root: PathBuf, table: Table) -> Da
         archives: Vec::new(),
         ignored: Ignored::default(),
         warnings: table.warnings,
-    }
+    };
+    dataset.take_val_from_train();
+    dataset
 }
 
 fn open_stdin(name: PathBuf, options: &InputOptions, mut stdin: BufReader<Box<dyn Read + Send>>) -> Result<Opened> {
@@ -231,12 +233,22 @@ fn open_shards(name: PathBuf, shards: &[PathBuf]) -> Result<Opened> {
         }));
         dataset.ignored.add(index.ignored);
         dataset.warnings.extend(index.warnings);
+        if let Some(failure) = index.failure {
+            dataset.warnings.push(failure.to_string());
+            dataset.samples.push(Sample {
+                path,
+                class: None,
+                split: None,
+                storage: Storage::Lost,
+            });
+        }
     }
     let (classes, order) = labels.sorted();
     dataset.classes = classes;
     for class in dataset.samples.iter_mut().filter_map(|sample| sample.class.as_mut()) {
         *class = order[*class as usize];
     }
+    dataset.take_val_from_train();
     Ok(Opened::Listed(dataset))
 }
 

@@ -15,13 +15,14 @@ use crate::dataset::{
 };
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::pipeline::{Source, Supply, Work};
+use crate::pipeline::{Source, Supply, Work, lost_in_archive};
 
 /// As [`super::extract`], of archives that can be read once. Bytes that are known are not decoded again, but all of them
 /// are read and hashed.
 ///
 /// # Errors
-/// As [`super::extract`], and an archive that breaks off or can't be read.
+/// As [`super::extract`], and an archive that can't be opened. Of one that breaks off what came before is kept, and one
+/// failure stands for the rest.
 pub fn extract_stream(
     dataset: StreamedDataset,
     backbone: &Arc<Backbone>,
@@ -98,8 +99,24 @@ impl Supply for Stream<'_> {
                 continue;
             };
             match current.stream.next() {
-                Some(sample) => {
-                    let sample = sample?;
+                Some(Err(error)) => {
+                    // The last of this archive; others may be whole.
+                    state.warnings.push(error.to_string());
+                    state.listed.push(Listed {
+                        path: if current.path.as_os_str().is_empty() {
+                            PathBuf::from("-")
+                        } else {
+                            current.path
+                        },
+                        label: None,
+                        split: None,
+                    });
+                    return Ok(Some(Work {
+                        index: state.listed.len() - 1,
+                        source: Source::Bytes(Err(lost_in_archive())),
+                    }));
+                }
+                Some(Ok(sample)) => {
                     let label = sample.label.as_deref().map(|label| state.labels.id(label));
                     state.listed.push(Listed {
                         path: current.path.join(&sample.name),
@@ -154,7 +171,7 @@ impl Stream<'_> {
             split: listed.split,
             storage: Storage::File,
         };
-        Dataset {
+        let mut dataset = Dataset {
             name,
             kind: DatasetKind::Stream,
             root,
@@ -163,6 +180,8 @@ impl Stream<'_> {
             archives: Vec::new(),
             ignored: state.ignored,
             warnings: state.warnings,
-        }
+        };
+        dataset.take_val_from_train();
+        dataset
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::common::{CLASSES, EXTRACT, Scene, TinyModel, picture, png};
-use lastlayer::{Cache, SpaceChoice, labelled_features};
+use lastlayer::{Cache, FeatureRequest, labelled_features};
 use ndarray::ArrayView1;
 use safetensors::{Dtype, SafeTensors};
 
@@ -332,6 +332,10 @@ fn the_split_does_not_depend_on_names_places_or_neighbours() {
     let sides = |dataset: &str| -> [BTreeSet<Vec<u32>>; 2] {
         scene.run(["extract", dataset, "--backbone", "tiny.onnx"]).code(0);
         let cache = Cache::new(&scene.path("cache"));
+        let request = FeatureRequest {
+            val_fraction: 0.3,
+            ..FeatureRequest::default()
+        };
         let features = labelled_features(&cache, &scene.path(dataset), &request).unwrap();
         let bits = |row: ArrayView1<'_, f32>| row.iter().map(|value| value.to_bits()).collect();
         [features.train, features.val].map(|rows| rows.features.rows().into_iter().map(bits).collect())

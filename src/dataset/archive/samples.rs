@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::members::{Member, Members, Source, Step};
 use crate::dataset::{EXTENSIONS, Ignored, Split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A `.cls` member is a word or a number.
 const CLASS_LIMIT: u64 = 64 << 10;
@@ -97,6 +97,8 @@ pub(super) struct Samples<S, P> {
     members: Members<S>,
     open: Option<Open<P>>,
     tally: Tally,
+    /// What could not be read, while the sample before it is given.
+    failure: Option<Error>,
     ended: bool,
 }
 
@@ -106,6 +108,7 @@ impl<S: Source, P> Samples<S, P> {
             members,
             open: None,
             tally: Tally::default(),
+            failure: None,
             ended: false,
         }
     }
@@ -116,25 +119,20 @@ impl<S: Source, P> Samples<S, P> {
     /// Where the archive is cut or damaged. The sample in hand is dropped then, because its label may be what is missing.
     pub(super) fn next(&mut self, take: impl Fn(&mut Members<S>, &Member) -> Result<P>) -> Result<Option<Found<P>>> {
         while !self.ended {
-            let step = match self.members.next() {
-                Ok(step) => step,
+            let step = match self.failure.take() {
+                None => self.members.next(),
+                Some(error) => Err(error),
+            };
+            let complete = match step {
+                Ok(Some(Step::Member(member))) => self.add(&member, &take),
+                Ok(Some(Step::Boundary)) => self.open.take(),
+                Ok(None) => {
+                    self.ended = true;
+                    self.open.take()
+                }
                 Err(error) => {
                     self.ended = true;
                     return Err(error);
-                }
-            };
-            let complete = match step {
-                Some(Step::Member(member)) => match self.add(&member, &take) {
-                    Ok(complete) => complete,
-                    Err(error) => {
-                        self.ended = true;
-                        return Err(error);
-                    }
-                },
-                Some(Step::Boundary) => self.open.take(),
-                None => {
-                    self.ended = true;
-                    self.open.take()
                 }
             };
             if let Some(found) = complete.and_then(|open| self.close(open)) {
@@ -152,14 +150,10 @@ impl<S: Source, P> Samples<S, P> {
     }
 
     /// Adds a member, and gives back the sample that is complete because it belongs to another one.
-    fn add(
-        &mut self,
-        member: &Member,
-        take: impl Fn(&mut Members<S>, &Member) -> Result<P>,
-    ) -> Result<Option<Open<P>>> {
+    fn add(&mut self, member: &Member, take: impl Fn(&mut Members<S>, &Member) -> Result<P>) -> Option<Open<P>> {
         let Some((key, extension)) = split_name(&member.name) else {
             self.ignore(member);
-            return Ok(None);
+            return None;
         };
         let role = match extension.to_ascii_lowercase() {
             _ if !member.is_file => Role::Other,
@@ -180,13 +174,24 @@ impl<S: Source, P> Samples<S, P> {
         });
         if matches!(role, Role::Other) {
             self.ignore(member);
-            return Ok(None);
+            return None;
         }
         let complete = if belongs {
             None
         } else {
             self.open.replace(Open::new(key))
         };
+        self.failure = self.fill(role, member, take).err();
+        complete
+    }
+
+    /// Reads a member of the sample in hand.
+    fn fill(
+        &mut self,
+        role: Role,
+        member: &Member,
+        take: impl Fn(&mut Members<S>, &Member) -> Result<P>,
+    ) -> Result<()> {
         let open = self.open.as_mut().expect("it was there or was just begun");
         match role {
             Role::Picture if open.picture.is_some() => {
@@ -223,7 +228,7 @@ impl<S: Source, P> Samples<S, P> {
             }
             Role::Other => {}
         }
-        Ok(complete)
+        Ok(())
     }
 
     fn close(&mut self, open: Open<P>) -> Option<Found<P>> {
