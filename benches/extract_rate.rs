@@ -19,7 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use lastlayer::{Backbone, Cache, Dataset, Device, Exif, ExtractOptions, InferenceOptions, Limits, Quiet, Runtime};
+use lastlayer::{
+    Backbone, Cache, Dataset, Device, Exif, ExtractOptions, FailureLimit, InferenceOptions, Limits, Quiet, Runtime,
+};
 use ort::value::TensorRef;
 use serde_json::{Value, json};
 
@@ -277,6 +279,7 @@ fn extract(dataset: &Path, backbone: &Path, threads: usize, batch_size: usize) -
         exif: Exif::Apply,
         limits: Limits::default(),
         rehash: false,
+        max_failures: FailureLimit::Unlimited,
     };
     let start = Instant::now();
     let dataset = Dataset::scan(dataset)?;

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::picture::{PictureError, Reason};
 use members::{Forward, Member, Members, Seekable, Source};
 use samples::Samples;
-pub(crate) use shards::{expand_shards, is_archive_name, is_packed, shard_split};
+pub(crate) use shards::{expand_shards, is_packed, shard_split};
 
 /// A picture in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]

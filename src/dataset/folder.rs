@@ -226,9 +226,12 @@ impl Scan<'_> {
         self.require_classes(train_folder, train)?;
         let classes: Vec<String> = train.iter().map(|(name, _)| name.clone()).collect();
 
-        for (_, folder, found) in &per_split[1..] {
+        for (split, folder, found) in &per_split[1..] {
             for (name, pictures) in found {
-                if !classes.contains(name) && !pictures.is_empty() {
+                // One that the training split knows is told with the other problems, once the pictures are read.
+                if !classes.contains(name) && pictures.is_empty() {
+                    self.warnings.push(format!("{}/{name} holds no picture", split.name()));
+                } else if !classes.contains(name) {
                     return Err(Error::Dataset {
                         path: folder.join(name),
                         problem: format!(

@@ -200,18 +200,22 @@ impl Files {
 
     /// Creates `folder` and what is missing above it, each durable in the one above.
     pub(crate) fn create_folder(&self, folder: &Path) -> Result<()> {
+        // The one that was wanted is named, whichever above it can't be made.
+        self.create_folders(folder).map_err(Error::io("create", folder))
+    }
+
+    fn create_folders(&self, folder: &Path) -> io::Result<()> {
         if folder.as_os_str().is_empty() || folder.is_dir() {
             return Ok(());
         }
         let above = folder_of(folder);
-        self.create_folder(above)?;
+        self.create_folders(above)?;
         match self.layer.create_folder(folder) {
-            Ok(()) => {}
             // Another process was faster.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}
-            Err(error) => return Err(Error::io("create", folder)(error)),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
+            _ => {}
         }
-        self.sync_folder(above)
+        self.layer.sync_folder(above)
     }
 
     pub(crate) fn sync_folder(&self, folder: &Path) -> Result<()> {

@@ -163,7 +163,7 @@ fn folders_that_are_no_data_set_are_explained() {
     std::fs::create_dir(scene.path("pictures/val/yellow")).unwrap();
     extract(&scene).code(0).says(&["val/yellow holds no picture"]);
     scene.remove("pictures/val/blue");
-    extract(&scene).code(0).says(&["class `blue` has no folder in val"]);
+    extract(&scene).code(0).says(&["class `blue` has no picture in val"]);
 
     let scene = Scene::new();
     extract(&scene).error(1, &["pictures` does not exist"]);

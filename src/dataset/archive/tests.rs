@@ -512,8 +512,12 @@ fn shards_are_named_by_braces_patterns_folders_and_files() {
             .to_string()
             .contains("does not exist")
     );
-    assert!(is_archive_name(Path::new("a/b.TAR")) && !is_packed(Path::new("a/b.tar")) && is_packed(Path::new("b.tgz")));
-    assert!(!is_archive_name(Path::new(".tar")) && !is_archive_name(Path::new("b.gz")));
+    assert!(
+        shards::is_archive_name(Path::new("a/b.TAR"))
+            && !is_packed(Path::new("a/b.tar"))
+            && is_packed(Path::new("b.tgz"))
+    );
+    assert!(!shards::is_archive_name(Path::new(".tar")) && !shards::is_archive_name(Path::new("b.gz")));
     for endless in [
         "{0..99999999999}.tar",
         "{0..999}{0..999}{0..999}.tar",
