@@ -154,7 +154,9 @@ impl Space {
         let mut is_rewritten = vec![false; segments];
         for group in self.groups(&keep) {
             let members = || group.members.iter().map(|number| *number as usize);
-            let dim = members().next().map_or(0, |number| self.snapshot.segments[number].dim());
+            let dim = members()
+                .next()
+                .map_or(0, |number| self.snapshot.segments[number].dim());
             for number in members() {
                 is_rewritten[number] = true;
                 bytes -= self.snapshot.segments[number].file_bytes();
@@ -167,7 +169,11 @@ impl Space {
             }
         }
         let stays = |key: &RowKey| {
-            let elsewhere = || self.snapshot.copies(key).any(|copy| !is_rewritten[copy.segment as usize]);
+            let elsewhere = || {
+                self.snapshot
+                    .copies(key)
+                    .any(|copy| !is_rewritten[copy.segment as usize])
+            };
             keep(key) && self.snapshot.find(key).is_some() || elsewhere()
         };
         let rows = self.snapshot.keys().filter(stays).count();
@@ -187,8 +193,7 @@ impl Space {
             let path = self.folder.join(segment::file_name(segment.name()));
             let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
             // A time to come is that of another computer's clock, and not long ago.
-            youth > Duration::ZERO
-                && modified.is_ok_and(|modified| modified.elapsed().map_or(true, |age| age < youth))
+            youth > Duration::ZERO && modified.is_ok_and(|modified| modified.elapsed().map_or(true, |age| age < youth))
         };
         let segments = self.snapshot.segments.iter().filter(is_recent);
         segments

@@ -174,9 +174,10 @@ impl GarbageReport {
 /// Notes that a space is as it was, because it is in use.
 fn leave(status: &SpaceStatus, report: &mut GarbageReport) {
     let id = status.space.id().to_string();
-    report
-        .kept
-        .push(format!("space {}: a running program writes to it: left alone", &id[..8]));
+    report.kept.push(format!(
+        "space {}: a running program writes to it: left alone",
+        &id[..8]
+    ));
     report.rows += status.rows;
     report.segments += status.segments;
 }
@@ -188,11 +189,11 @@ fn used_contents(cache: &Cache, options: GarbageOptions, report: &mut GarbageRep
     for record in records {
         // A stream is never there.
         if options.forget_missing && record.of().kind != DatasetKind::Stream && !is_there(&record) {
+            report.freed_bytes += fs::metadata(record.file()).map_or(0, |metadata| metadata.len());
             if !options.dry_run {
                 cache.forget_dataset(record.file())?;
             }
             report.forgotten_datasets.push(record.of().name.clone());
-            report.freed_bytes += fs::metadata(record.file()).map_or(0, |metadata| metadata.len());
             continue;
         }
         used.extend(

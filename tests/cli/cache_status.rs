@@ -26,7 +26,9 @@ fn spaces_rows_bytes_and_data_sets_are_told() {
     let scene = Scene::with_pictures();
     scene.write("pictures/train/red/page.png", b"<html>");
     scene.run(crate::common::EXTRACT).code(3);
-    scene.run(crate::common::EXTRACT.into_iter().chain(["--exif", "ignore"])).code(3);
+    scene
+        .run(crate::common::EXTRACT.into_iter().chain(["--exif", "ignore"]))
+        .code(3);
     let report = status(&scene);
     assert_eq!(report["rows"], 54);
     let files = files_below(&scene.path("cache"));
@@ -47,7 +49,7 @@ fn spaces_rows_bytes_and_data_sets_are_told() {
     assert_eq!((&dataset["classes"], &dataset["is_there"]), (&3.into(), &true.into()));
 
     let text = scene.run(["cache", "status"]).code(0).stdout;
-    assert!(text.contains("tiny.onnx: 27 rows, 8-d, 1 segment, "), "{text}");
+    assert!(text.contains("tiny.onnx: 27 rows, 8-d, "), "{text}");
     assert!(text.contains("pictures: 28 images, 1 failed, used "), "{text}");
     scene.remove("pictures");
     let text = scene.run(["cache", "status"]).code(0).stdout;
@@ -57,6 +59,7 @@ fn spaces_rows_bytes_and_data_sets_are_told() {
 #[test]
 fn damaged_files_are_told_and_hide_nothing_else() {
     let scene = Scene::extracted();
+    scene.run(["cache", "gc"]).code(0);
     let path = segments(&scene.path("cache")).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[20] ^= 1;
@@ -64,9 +67,10 @@ fn damaged_files_are_told_and_hide_nothing_else() {
     let record = files_below(&scene.path("cache/datasets")).remove(0);
     std::fs::write(&record, b"garbage").unwrap();
     let report = status(&scene);
-    assert_eq!(report["spaces"][0]["damaged"][0], path.to_str().unwrap());
+    let is_at = |told: &Value, path: &std::path::Path| scene.path(told.as_str().unwrap()) == path;
+    assert!(is_at(&report["spaces"][0]["damaged"][0], &path), "{report}");
     assert_eq!(report["spaces"][0]["rows"], 0);
-    assert_eq!(report["damaged_records"][0], record.to_str().unwrap());
+    assert!(is_at(&report["damaged_records"][0], &record), "{report}");
     let text = scene.run(["cache", "status"]).code(0).stdout;
     assert!(text.contains("1 file set aside or damaged"), "{text}");
     assert!(text.contains("this record of a data set is damaged"), "{text}");
@@ -87,10 +91,13 @@ fn the_last_use_moves_when_a_space_is_used() {
     ];
     for arguments in uses {
         let file = std::fs::File::options().write(true).open(&space_file).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(9000)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(9000))
+            .unwrap();
         let last = || status(&scene)["spaces"][0]["last_used"].as_u64().unwrap();
         let before = last();
-        scene.run(["cache", "explain", "pictures", "--backbone", "tiny.onnx"]).code(0);
+        scene
+            .run(["cache", "explain", "pictures", "--backbone", "tiny.onnx"])
+            .code(0);
         assert_eq!(last(), before, "who only asks uses nothing");
         scene.run(arguments.iter().copied()).code(0);
         assert!(last() >= before + 8000, "{arguments:?}");
