@@ -174,7 +174,7 @@ fn each_of_10000_flipped_bits_anywhere_in_a_cache_is_found_or_changes_nothing_th
                 .open(path)
                 .unwrap()
                 .set_modified(times)
-                .unwrap()
+                .unwrap();
         };
         flip(path, bit);
         set_back();
