@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::codec::Index;
 use super::key::RowKey;
 use super::lock::Lock;
-use super::segment::{self, Provenance, Segment};
+use super::segment::{self, KeyTable, Provenance, Segment};
 use super::space::Space;
 use crate::disk::LockKind;
 use crate::error::Result;
@@ -134,11 +134,18 @@ impl Space {
             };
             let names: Vec<[u8; 16]> = members().map(Segment::name).collect();
             let dim = members().next().map_or(0, Segment::dim);
-            let (keys, rows) = self.rows_of(&group, keep);
+            let (table, rows) = self.rows_of(&group, keep);
             old.extend(&names);
-            if !keys.is_empty() {
-                let (path, name) =
-                    segment::write(&self.files, &self.folder, self.id, dim, &keys, &rows, &group.provenance)?;
+            if !rows.is_empty() {
+                let (path, name) = segment::write_table(
+                    &self.files,
+                    &self.folder,
+                    self.id,
+                    dim,
+                    &table,
+                    &|index| rows[index],
+                    &group.provenance,
+                )?;
                 old.remove(&name);
                 if !names.contains(&name) {
                     self.snapshot.add(Segment::open(&self.files, &path, self.id)?);
@@ -197,8 +204,8 @@ impl Space {
     }
 
     /// The good rows of a group that `keep` takes, each key once.
-    fn rows_of(&self, group: &Group, keep: &dyn Fn(&RowKey) -> bool) -> (Vec<RowKey>, Vec<f32>) {
-        let (mut keys, mut rows) = (Vec::new(), Vec::new());
+    fn rows_of(&self, group: &Group, keep: &dyn Fn(&RowKey) -> bool) -> (KeyTable, Vec<&[f32]>) {
+        let (mut table, mut rows) = (KeyTable::default(), Vec::new());
         for number in &group.members {
             let segment = &self.snapshot.segments[*number as usize];
             for row in 0..segment.len() {
@@ -209,11 +216,11 @@ impl Space {
                 if let Some((location, values)) = self.snapshot.find(&key)
                     && (location.segment, location.row as usize) == (*number, row)
                 {
-                    keys.push(key);
-                    rows.extend_from_slice(values);
+                    table.copy(segment, row);
+                    rows.push(values);
                 }
             }
         }
-        (keys, rows)
+        (table, rows)
     }
 }

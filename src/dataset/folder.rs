@@ -367,14 +367,18 @@ impl Scan<'_> {
             }
         }
         // As strings, not as components: `a-b` comes before `a/b`, as in Python's sorted(os.walk(..)).
-        let key = |path: &PathBuf| {
-            (
-                path.parent().map(|parent| parent.as_os_str().to_owned()),
-                path.file_name().map(OsStr::to_owned),
-            )
-        };
-        pictures.sort_by_cached_key(key);
+        pictures.sort_unstable_by(|left, right| folder_and_name(left).cmp(&folder_and_name(right)));
         Ok(pictures)
+    }
+}
+
+/// The bytes of a path before and behind its last separator.
+fn folder_and_name(path: &Path) -> (&[u8], &[u8]) {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let is_separator = |byte: &u8| std::path::is_separator(char::from(*byte));
+    match bytes.iter().rposition(is_separator) {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (&[], bytes),
     }
 }
 
