@@ -123,6 +123,9 @@ impl Classifier {
     ) -> Result<()> {
         let checked = || backbone().and_then(|backbone| self.check(&backbone).map(|()| backbone));
         let space: Option<Space> = cache.open_space(&self.description.space())?;
+        if let Some(space) = &space {
+            space.touch();
+        }
         let accept = options.limits.truncated == Truncated::Accept;
         let known = |content: &[u8; 32]| {
             let space = space.as_ref()?;

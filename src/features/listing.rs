@@ -172,21 +172,18 @@ impl Listing {
         groups
     }
 
-    pub(super) fn problems<'k>(
-        &self,
-        pictures: impl Iterator<Item = (&'k Known, Option<Split>, Option<[u8; 32]>)>,
-    ) -> Problems {
-        let pictures: Vec<_> = pictures
-            .map(|(known, split, group)| (self.path(known.number), known, split, group))
-            .collect();
-        let examined = pictures.iter().map(|(path, known, split, group)| Examined {
-            path,
-            class: known.class,
-            split: *split,
-            content: known.key.content,
-            group: *group,
-        });
-        Problems::find(&self.classes, &examined.collect::<Vec<_>>())
+    /// What is wrong with `usable` pictures, each in its split and in its group if there are any.
+    pub(super) fn problems(&self, usable: &[Known], splits: &[Option<Split>], groups: Option<&[[u8; 32]]>) -> Problems {
+        Problems::find(&self.classes, usable.len(), &|index| {
+            let known = &usable[index];
+            Some(Examined {
+                path: self.path(known.number),
+                class: known.class,
+                split: splits[index],
+                content: known.key.content,
+                group: groups.map(|groups| groups[index]),
+            })
+        })
     }
 
     pub(super) fn not_extracted(&self, missing: usize, example: Option<PathBuf>) -> Error {
