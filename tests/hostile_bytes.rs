@@ -172,6 +172,28 @@ fn tar_archives() {
 }
 
 #[test]
+fn tables_of_text() {
+    attack("csv", 2000, MIB);
+}
+
+#[test]
+fn tables_of_json_lines() {
+    attack("jsonl", 3000, MIB);
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_tables() {
+    // A small file's page may decompress to 16 MiB, in two buffers.
+    attack("parquet", 2000, 40 * MIB);
+}
+
+#[test]
+fn lists_of_paths() {
+    attack("list", 3000, MIB);
+}
+
+#[test]
 fn pictures() {
     // A decoder may take 64 MiB, and the one for TIFF takes that for each of two buffers.
     attack("picture", 200, 160 * MIB);
