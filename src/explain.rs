@@ -373,6 +373,10 @@ fn verdict(
     if wanted.is_none() && !elsewhere.is_empty() {
         return (None, "its feature is in the cache".to_owned());
     }
+    if wanted.is_none() && states.contains(&RowState::Damaged) {
+        let detail = "its row is damaged: `extract` computes it again".to_owned();
+        return (Some(Cause::RowDamaged), detail);
+    }
     if let Some(closest) = elsewhere.iter().min_by_key(|space| space.differs.len()) {
         let differs = closest.differs.iter().map(|difference| difference.to_string());
         let detail = format!(

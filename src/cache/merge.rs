@@ -3,7 +3,9 @@
 //! The order is what makes it safe at any moment: the new segments are durable before the index that names them in place
 //! of the old ones, and the old ones go after that. A crash between leaves rows twice, never none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -11,6 +13,7 @@ use super::codec::Index;
 use super::key::RowKey;
 use super::lock::Lock;
 use super::segment::{self, KeyTable, Provenance, Segment};
+use super::snapshot::Location;
 use super::space::Space;
 use crate::disk::LockKind;
 use crate::error::Result;
@@ -59,6 +62,8 @@ pub struct Retained {
     pub rows: u64,
     /// Keys that are no longer there.
     pub dropped_rows: u64,
+    /// Keys that were refused and are there all the same, because they are recent.
+    pub recent_rows: u64,
     /// Bytes of segments before, less those after.
     pub freed_bytes: u64,
     /// Segments before.
@@ -91,9 +96,22 @@ impl Space {
     /// # Errors
     /// When segments or the index can't be read or written; all rows that are kept are there nonetheless.
     pub fn retain(&mut self, keep: &dyn Fn(&RowKey) -> bool) -> Result<Exclusive<Retained>> {
+        self.retain_but_recent(keep, Duration::ZERO)
+    }
+
+    /// As [`Space::retain`], but rows in segments younger than `youth` stay, whatever `keep` says of them: whoever wrote
+    /// them may not have come to say what they are for.
+    ///
+    /// # Errors
+    /// As [`Space::retain`].
+    pub fn retain_but_recent(
+        &mut self,
+        keep: &dyn Fn(&RowKey) -> bool,
+        youth: Duration,
+    ) -> Result<Exclusive<Retained>> {
         let is_writer = self.users.take().is_some();
         let outcome = match Lock::take(&self.files, &self.users_lock(), LockKind::Exclusive)? {
-            Some(_users) => self.retain_alone(keep).map(Exclusive::Done),
+            Some(_users) => self.retain_alone(keep, youth).map(Exclusive::Done),
             None => Ok(Exclusive::Busy),
         };
         if is_writer {
@@ -102,18 +120,82 @@ impl Space {
         outcome
     }
 
-    fn retain_alone(&mut self, keep: &dyn Fn(&RowKey) -> bool) -> Result<Retained> {
+    fn retain_alone(&mut self, keep: &dyn Fn(&RowKey) -> bool, youth: Duration) -> Result<Retained> {
         let _lock = self.lock_index()?;
         self.reload()?;
+        // Found with the space locked: nothing that is added after somebody asked what is used can be missed here.
+        let recent = self.recent(keep, youth);
         let (rows, bytes, segments_before) = (self.len(), self.segment_bytes(), self.snapshot.segments.len());
-        self.rewrite(keep)?;
+        self.rewrite(&|key| keep(key) || recent.contains(key))?;
         Ok(Retained {
             rows: self.len() as u64,
             dropped_rows: rows.saturating_sub(self.len()) as u64,
+            recent_rows: recent.len() as u64,
             freed_bytes: bytes.saturating_sub(self.segment_bytes()),
             segments_before,
             segments: self.snapshot.segments.len(),
         })
+    }
+
+    /// What [`Space::retain_but_recent`] would do now; changes nothing.
+    ///
+    /// # Errors
+    /// When the lock is there and can't be read.
+    pub fn would_retain(&self, keep: &dyn Fn(&RowKey) -> bool, youth: Duration) -> Result<Exclusive<Retained>> {
+        let users = self.users_lock();
+        if self.users.is_none()
+            && users.exists()
+            && let Ok(None) = Lock::take(&self.files, &users, LockKind::Exclusive)
+        {
+            return Ok(Exclusive::Busy);
+        }
+        let recent = self.recent(keep, youth);
+        let keep = |key: &RowKey| keep(key) || recent.contains(key);
+        let (mut bytes, mut segments) = (self.segment_bytes(), self.snapshot.segments.len());
+        let mut is_rewritten = vec![false; segments];
+        for group in self.groups(&keep) {
+            let members = || group.members.iter().map(|number| *number as usize);
+            let dim = members().next().map_or(0, |number| self.snapshot.segments[number].dim());
+            for number in members() {
+                is_rewritten[number] = true;
+                bytes -= self.snapshot.segments[number].file_bytes();
+                segments -= 1;
+            }
+            let kept = self.kept_of(&group, &keep).count();
+            if kept > 0 {
+                bytes += segment::bytes_of(self.id, dim, kept, &group.provenance);
+                segments += 1;
+            }
+        }
+        let stays = |key: &RowKey| {
+            let elsewhere = || self.snapshot.copies(key).any(|copy| !is_rewritten[copy.segment as usize]);
+            keep(key) && self.snapshot.find(key).is_some() || elsewhere()
+        };
+        let rows = self.snapshot.keys().filter(stays).count();
+        Ok(Exclusive::Done(Retained {
+            rows: rows as u64,
+            dropped_rows: (self.len() - rows) as u64,
+            recent_rows: recent.len() as u64,
+            freed_bytes: self.segment_bytes().saturating_sub(bytes),
+            segments_before: self.snapshot.segments.len(),
+            segments,
+        }))
+    }
+
+    /// The keys that `keep` refuses and that a segment younger than `youth` has.
+    fn recent(&self, keep: &dyn Fn(&RowKey) -> bool, youth: Duration) -> HashSet<RowKey> {
+        let is_recent = |segment: &&Segment| {
+            let path = self.folder.join(segment::file_name(segment.name()));
+            let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+            // A time to come is that of another computer's clock, and not long ago.
+            youth > Duration::ZERO
+                && modified.is_ok_and(|modified| modified.elapsed().map_or(true, |age| age < youth))
+        };
+        let segments = self.snapshot.segments.iter().filter(is_recent);
+        segments
+            .flat_map(|segment| (0..segment.len()).map(|row| segment.key(row)))
+            .filter(|key| !keep(key))
+            .collect()
     }
 
     pub(super) fn segment_bytes(&self) -> u64 {
@@ -206,21 +288,28 @@ impl Space {
     /// The good rows of a group that `keep` takes, each key once.
     fn rows_of(&self, group: &Group, keep: &dyn Fn(&RowKey) -> bool) -> (KeyTable, Vec<&[f32]>) {
         let (mut table, mut rows) = (KeyTable::default(), Vec::new());
-        for number in &group.members {
-            let segment = &self.snapshot.segments[*number as usize];
-            for row in 0..segment.len() {
-                let key = segment.key(row);
-                if !keep(&key) {
-                    continue;
-                }
-                if let Some((location, values)) = self.snapshot.find(&key)
-                    && (location.segment, location.row as usize) == (*number, row)
-                {
-                    table.copy(segment, row);
-                    rows.push(values);
-                }
-            }
+        for (location, values) in self.kept_of(group, keep) {
+            table.copy(&self.snapshot.segments[location.segment as usize], location.row as usize);
+            rows.push(values);
         }
         (table, rows)
+    }
+
+    fn kept_of<'a>(
+        &'a self,
+        group: &'a Group,
+        keep: &'a dyn Fn(&RowKey) -> bool,
+    ) -> impl Iterator<Item = (Location, &'a [f32])> {
+        group.members.iter().flat_map(move |number| {
+            let segment = &self.snapshot.segments[*number as usize];
+            (0..segment.len()).filter_map(move |row| {
+                let key = segment.key(row);
+                if !keep(&key) {
+                    return None;
+                }
+                let (location, values) = self.snapshot.find(&key)?;
+                ((location.segment, location.row as usize) == (*number, row)).then_some((location, values))
+            })
+        })
     }
 }

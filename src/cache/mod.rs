@@ -33,5 +33,6 @@ pub use key::{FeatureSpace, PARTIAL, RowKey, SpaceId};
 pub use merge::{Exclusive, Retained};
 pub use space::Space;
 pub use status::SpaceStatus;
+pub(crate) use store::FAILURES_FILE;
 pub use store::{Cache, Origin};
 pub use verify::{BadRow, FileFinding, Finding, VerifiedSpace, VerifyReport};

@@ -72,6 +72,33 @@ fn checksum(key: &RowKey, row: &[u8]) -> [u8; 8] {
     *hash.as_bytes().first_chunk::<8>().expect("32 bytes hold eight")
 }
 
+/// The header of a segment of `rows` rows, but for the hash of its key table.
+fn header_for(space: SpaceId, dim: usize, rows: usize, provenance: &Provenance) -> SegmentHeader {
+    let mut header = SegmentHeader {
+        format: FORMAT,
+        dim: u32::try_from(dim).expect("a feature has fewer than 2^32 numbers"),
+        rows: rows as u64,
+        space: space.0,
+        keys_offset: 0,
+        rows_offset: 0,
+        keys_blake3: [0; 32],
+        device: provenance.device.clone(),
+        runtime: provenance.runtime.clone(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    // Integers have a fixed size, so the header's length does not depend on the offsets in it.
+    let length = codec::encode_header(&header).len();
+    let keys_offset = (16 + length).next_multiple_of(ALIGNMENT);
+    header.keys_offset = keys_offset as u64;
+    header.rows_offset = (keys_offset + rows * KEY_BYTES).next_multiple_of(ALIGNMENT) as u64;
+    header
+}
+
+/// Bytes of the file of a segment of `rows` rows.
+pub(super) fn bytes_of(space: SpaceId, dim: usize, rows: usize, provenance: &Provenance) -> u64 {
+    header_for(space, dim, rows, provenance).rows_offset + (rows * dim * 4) as u64
+}
+
 /// Writes a segment of `keys.len()` rows into `folder` and returns its path and name.
 ///
 /// `rows`: `[keys.len(), dim]` row-major.
@@ -128,25 +155,13 @@ pub(crate) fn write_table<'a>(
     row: &dyn Fn(usize) -> &'a [f32],
     provenance: &Provenance,
 ) -> Result<(PathBuf, [u8; 16])> {
-    let mut header = SegmentHeader {
-        format: FORMAT,
-        dim: u32::try_from(dim).expect("a feature has fewer than 2^32 numbers"),
-        rows: table.len() as u64,
-        space: space.0,
-        keys_offset: 0,
-        rows_offset: 0,
+    let header = SegmentHeader {
         keys_blake3: *blake3::hash(&table.0).as_bytes(),
-        device: provenance.device.clone(),
-        runtime: provenance.runtime.clone(),
-        program: env!("CARGO_PKG_VERSION").to_owned(),
+        ..header_for(space, dim, table.len(), provenance)
     };
-    // Integers have a fixed size, so the header's length does not depend on the offsets in it.
-    let length = codec::encode_header(&header).len();
-    let keys_offset = (16 + length).next_multiple_of(ALIGNMENT);
-    let rows_offset = (keys_offset + table.0.len()).next_multiple_of(ALIGNMENT);
-    header.keys_offset = keys_offset as u64;
-    header.rows_offset = rows_offset as u64;
+    let (keys_offset, rows_offset) = (header.keys_offset as usize, header.rows_offset as usize);
     let header = codec::encode_header(&header);
+    let length = header.len();
 
     let mut front = Vec::with_capacity(rows_offset);
     front.extend_from_slice(MAGIC);

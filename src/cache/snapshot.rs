@@ -139,7 +139,7 @@ impl Snapshot {
             .map(key)
     }
 
-    fn copies(&self, key: &RowKey) -> impl Iterator<Item = Location> {
+    pub(super) fn copies(&self, key: &RowKey) -> impl Iterator<Item = Location> {
         self.rows
             .iter_hash(key.table_hash())
             .copied()

@@ -20,6 +20,8 @@ pub(super) const SPACE_FILE: &str = "space.json";
 pub(super) const ORIGIN_FILE: &str = "origin.json";
 /// Tells backup programs that the folder can be made again (the CACHEDIR.TAG convention, bford.info/cachedir).
 pub(super) const TAG_FILE: &str = "CACHEDIR.TAG";
+/// What the last `extract` could not use, for people; nothing reads it.
+pub(crate) const FAILURES_FILE: &str = "failures.csv";
 const SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 pub(super) const TAG: &[u8] =
     b"Signature: 8a477f597d28d172789f06886806bc55\n# Features cached by lastlayer; can be made again.\n";
@@ -201,20 +203,29 @@ impl Cache {
     /// # Errors
     /// When a folder can't be listed or a file not removed.
     pub fn remove_leftovers(&self) -> Result<Vec<PathBuf>> {
+        let leftovers = self.leftovers()?;
+        for path in &leftovers {
+            self.files.remove(path)?;
+        }
+        Ok(leftovers)
+    }
+
+    /// The files that [`Cache::remove_leftovers`] would remove.
+    ///
+    /// # Errors
+    /// When a folder can't be listed.
+    pub fn leftovers(&self) -> Result<Vec<PathBuf>> {
         let mut folders = self.space_folders()?;
         folders.push(self.root.clone());
         folders.push(self.datasets_folder());
-        let mut removed = Vec::new();
+        let mut leftovers = Vec::new();
         for folder in folders {
-            for path in list(&folder)? {
+            leftovers.extend(list(&folder)?.into_iter().filter(|path| {
                 let is_set_aside = path.extension().is_some_and(|extension| extension == DAMAGED);
-                if path.is_file() && (is_set_aside || disk::is_old_leftover(&path)) {
-                    self.files.remove(&path)?;
-                    removed.push(path);
-                }
-            }
+                path.is_file() && (is_set_aside || disk::is_old_leftover(path))
+            }));
         }
-        Ok(removed)
+        Ok(leftovers)
     }
 
     fn write_if_changed(&self, path: &Path, content: &[u8]) -> Result<()> {

@@ -18,7 +18,7 @@ use super::key::{FeatureSpace, SpaceId};
 use super::lock::{INDEX_LOCK, Lock};
 use super::segment::{self, Segment};
 use super::space::{DAMAGED, Space, set_aside};
-use super::store::{Cache, ORIGIN_FILE, SPACE_FILE, TAG, TAG_FILE, is_lock, is_tagged, list, read_origin};
+use super::store::{Cache, FAILURES_FILE, ORIGIN_FILE, SPACE_FILE, TAG, TAG_FILE, is_lock, is_tagged, list, read_origin};
 use crate::disk::{self, LockKind};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
@@ -174,7 +174,7 @@ impl Cache {
             files.push(finding);
         }
         for path in list(self.root())? {
-            if path != tag && path != self.spaces_folder() && path != self.datasets_folder() {
+            if path != tag && path != self.root().join(FAILURES_FILE) && path != self.spaces_folder() && path != self.datasets_folder() {
                 files.push(other_file(&path));
             }
         }
@@ -296,6 +296,11 @@ impl Cache {
                     Finding::Damaged,
                     "it does not describe the space whose folder it lies in",
                 )),
+            // Begun by a program that died before it had a row: nothing is lost.
+            Err(error) if error.kind() == ErrorKind::NotFound && !has_segments(&folder)? => {
+                Self::verify_others(found, repair)?;
+                return Ok(None);
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Err((Finding::Missing, "it is not there")),
             Err(error) => return Err(Error::io("read", path)(error)),
         };
@@ -320,6 +325,13 @@ impl Cache {
             }
             found.files.push(finding);
         }
+        Self::verify_others(found, repair)?;
+        Ok(id)
+    }
+
+    /// Tells of files that are none of a space's.
+    fn verify_others(found: &mut VerifiedSpace, repair: bool) -> Result<()> {
+        let folder = found.folder.clone();
         for path in list(&folder)? {
             let known = [SPACE_FILE, ORIGIN_FILE, index::FILE_NAME].map(|name| folder.join(name));
             if !known.contains(&path) && !is_lock(&path) && segment::parse_file_name(&path).is_none() {
@@ -333,7 +345,7 @@ impl Cache {
                 }
             }
         }
-        Ok(id)
+        Ok(())
     }
 
     fn repair(&self, found: &mut VerifiedSpace, id: SpaceId, bad_segments: Vec<(Segment, Vec<usize>)>) -> Result<()> {
@@ -377,6 +389,10 @@ impl Cache {
         tracing::debug!("{rewritten} good rows were rewritten in {}", space.folder.display());
         space.commit(&damaged).map(drop)
     }
+}
+
+fn has_segments(folder: &Path) -> Result<bool> {
+    Ok(list(folder)?.iter().any(|path| segment::parse_file_name(path).is_some()))
 }
 
 /// The id that the segments in a folder give; its description is lost.

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::context::Context;
 use super::output::{Ending, Result, counted, print_json};
 use super::progress::catch_interrupts;
+use crate::cache::FAILURES_FILE;
 use crate::dataset::{Dataset, Ignored, InputOptions, Opened, TableColumns};
 use crate::disk;
 use crate::engine::DEFAULT_BATCH_SIZE;
@@ -212,7 +213,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
 
 /// Lists the failed pictures in `file`, or in the cache: that list is of the last run, and gone when nothing failed.
 fn write_failures(failures: &[ExtractFailure], file: Option<&Path>, context: &Context) -> Result<Option<PathBuf>> {
-    let path = file.map_or_else(|| context.cache.root().join("failures.csv"), Path::to_path_buf);
+    let path = file.map_or_else(|| context.cache.root().join(FAILURES_FILE), Path::to_path_buf);
     if failures.is_empty() && file.is_none() {
         return match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error).into()),

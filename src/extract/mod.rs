@@ -1,6 +1,8 @@
 //! `extract`: every picture of a data set has its feature in the cache, and is computed only if it was not there.
 
 mod failures;
+#[cfg(test)]
+mod fault_tests;
 mod ledger;
 mod rows;
 mod stream;

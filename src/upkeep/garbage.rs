@@ -2,15 +2,20 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::{is_there, open_records};
-use crate::cache::{Cache, Exclusive, RowKey, Space, SpaceStatus};
+use crate::cache::{Cache, Exclusive, Retained, RowKey, SpaceStatus};
 use crate::dataset::DatasetKind;
 use crate::disk::{lossy, lossy_list};
 use crate::error::Result;
 use crate::space::SpaceDescription;
+
+/// How long a row stays that no data set names. A killed `extract` may have written rows that it did not come to record,
+/// and one that ran while the records were read may have recorded them since.
+const YOUTH: Duration = Duration::from_secs(60 * 60);
 
 /// What [`collect_garbage`] may do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,6 +24,8 @@ pub struct GarbageOptions {
     pub dry_run: bool,
     /// Whether data sets that are no longer there are forgotten. Default: false.
     pub forget_missing: bool,
+    /// Whether rows that were written within the last hour may go too. Default: false.
+    pub recent_too: bool,
 }
 
 /// What [`collect_garbage`] did, or would do; serialises as the command's JSON.
@@ -69,10 +76,12 @@ pub struct CollectedSpace {
     pub rows_before: usize,
     /// Rows that no data set uses.
     pub dropped_rows: usize,
+    /// Rows that no data set uses and that are kept because they are less than an hour old.
+    pub recent_rows: usize,
     /// Segments before.
     pub segments_before: usize,
-    /// Segments after; null in a dry run.
-    pub segments: Option<usize>,
+    /// Segments after.
+    pub segments: usize,
 }
 
 /// The contents that data sets use: sorted first halves of their hashes. Two that are equal keep a row too many.
@@ -104,69 +113,72 @@ pub fn collect_garbage(
         dry_run: options.dry_run,
         ..GarbageReport::default()
     };
+    let youth = if options.recent_too { Duration::ZERO } else { YOUTH };
     let used = used_contents(cache, options, &mut report)?;
+    let mut removed_folders = Vec::new();
     for status in cache.space_status()? {
         if let Some(removed) = vanished(&status, same_backbone) {
             if !options.dry_run
                 && let Exclusive::Busy = cache.remove_space(status.space.id())?
             {
-                report.kept.push(busy(&status));
+                leave(&status, &mut report);
                 continue;
             }
             report.freed_bytes += status.bytes;
             report.removed_spaces.push(removed);
+            removed_folders.push(cache.root().join("spaces").join(status.space.id().to_string()));
             continue;
         }
         let Some(mut space) = cache.open_space(&status.space)? else {
             continue;
         };
         let keep = |key: &RowKey| used.as_ref().is_none_or(|used| used.has(key));
-        collect(&mut space, &status, &keep, &mut report)?;
+        let retained = if options.dry_run {
+            space.would_retain(&keep, youth)?
+        } else {
+            space.retain_but_recent(&keep, youth)?
+        };
+        match retained {
+            Exclusive::Done(retained) => report.add(&status, retained),
+            Exclusive::Busy => leave(&status, &mut report),
+        }
     }
+    // Those of a space that goes as a whole are counted with it.
+    let gone = |path: &PathBuf| removed_folders.iter().any(|folder| path.starts_with(folder));
+    report.removed_files = cache.leftovers()?.into_iter().filter(|path| !gone(path)).collect();
+    let sizes = report.removed_files.iter().filter_map(|path| fs::metadata(path).ok());
+    report.freed_bytes += sizes.map(|metadata| metadata.len()).sum::<u64>();
     if !options.dry_run {
-        report.removed_files = cache.remove_leftovers()?;
+        cache.remove_leftovers()?;
     }
     Ok(report)
 }
 
-fn collect(
-    space: &mut Space,
-    status: &SpaceStatus,
-    keep: &dyn Fn(&RowKey) -> bool,
-    report: &mut GarbageReport,
-) -> Result<()> {
-    let mut collected = CollectedSpace {
-        space: status.space.id().to_string(),
-        rows_before: status.rows,
-        dropped_rows: 0,
-        segments_before: status.segments,
-        segments: None,
-    };
-    if report.dry_run {
-        collected.dropped_rows = space.keys().filter(|key| !keep(key)).count();
-        report.freed_bytes += (collected.dropped_rows * status.dim.unwrap_or(0) * 4) as u64;
-        report.rows += status.rows - collected.dropped_rows;
-        report.segments += status.segments;
-    } else {
-        let Exclusive::Done(retained) = space.retain(keep)? else {
-            report.kept.push(busy(status));
-            report.rows += status.rows;
-            report.segments += status.segments;
-            return Ok(());
-        };
-        collected.dropped_rows = usize::try_from(retained.dropped_rows).unwrap_or(usize::MAX);
-        collected.segments = Some(retained.segments);
-        report.freed_bytes += retained.freed_bytes;
-        report.rows += usize::try_from(retained.rows).unwrap_or(usize::MAX);
-        report.segments += retained.segments;
+impl GarbageReport {
+    fn add(&mut self, status: &SpaceStatus, retained: Retained) {
+        let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
+        self.freed_bytes += retained.freed_bytes;
+        self.rows += count(retained.rows);
+        self.segments += retained.segments;
+        self.spaces.push(CollectedSpace {
+            space: status.space.id().to_string(),
+            rows_before: count(retained.rows + retained.dropped_rows),
+            dropped_rows: count(retained.dropped_rows),
+            recent_rows: count(retained.recent_rows),
+            segments_before: retained.segments_before,
+            segments: retained.segments,
+        });
     }
-    report.spaces.push(collected);
-    Ok(())
 }
 
-fn busy(status: &SpaceStatus) -> String {
+/// Notes that a space is as it was, because it is in use.
+fn leave(status: &SpaceStatus, report: &mut GarbageReport) {
     let id = status.space.id().to_string();
-    format!("space {}: a running program writes to it: left alone", &id[..8])
+    report
+        .kept
+        .push(format!("space {}: a running program writes to it: left alone", &id[..8]));
+    report.rows += status.rows;
+    report.segments += status.segments;
 }
 
 /// The contents of all data sets; `None` where a record can't be read, whose rows are not known.

@@ -24,6 +24,8 @@ pub struct CacheStatus {
     pub spaces: Vec<SpaceStatus>,
     /// The data sets, by name.
     pub datasets: Vec<DatasetStatus>,
+    /// Records of data sets that are not what was written.
+    pub damaged_records: Vec<PathBuf>,
 }
 
 /// A data set that the cache remembers.
@@ -64,7 +66,8 @@ impl CacheStatus {
 /// When a folder or file of the cache can't be read.
 pub fn status(cache: &Cache) -> Result<CacheStatus> {
     let mut datasets = Vec::new();
-    for record in open_records(cache)?.0 {
+    let (records, damaged) = open_records(cache)?;
+    for record in records {
         let metadata = fs::metadata(record.file()).map_err(Error::io("read", record.file()))?;
         let of = record.of();
         datasets.push(DatasetStatus {
@@ -83,6 +86,7 @@ pub fn status(cache: &Cache) -> Result<CacheStatus> {
     Ok(CacheStatus {
         spaces: cache.space_status()?,
         datasets,
+        damaged_records: damaged.into_iter().map(|(path, _)| path).collect(),
     })
 }
 

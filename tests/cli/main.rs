@@ -4,6 +4,11 @@
 //! user's data folder. `reference` compares with `../shared` where that is present.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
+mod cache_explain;
+mod cache_export;
+mod cache_gc;
+mod cache_status;
+mod cache_verify;
 mod common;
 mod demo;
 mod doctor;

@@ -18,12 +18,16 @@ pub(in crate::cli) struct Arguments {
     /// Forget data sets whose folder, table or archives are gone, and with them their rows
     #[arg(long)]
     forget_missing: bool,
+    /// Also drop rows written within the last hour; without, a killed `extract` finds what it had computed
+    #[arg(long)]
+    now: bool,
 }
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let options = GarbageOptions {
         dry_run: arguments.dry_run,
         forget_missing: arguments.forget_missing,
+        recent_too: arguments.now,
     };
     let same_backbone = |name: &str, blake3: &str| {
         let file = context.local_backbone(name).and_then(|file| std::fs::read(file).ok());
@@ -66,6 +70,14 @@ fn print(report: &GarbageReport, dry_run: bool) -> Result<()> {
             &space.space[..8],
             space.dropped_rows,
             counted(space.rows_before, "row")
+        )?;
+    }
+    for space in report.spaces.iter().filter(|space| space.recent_rows > 0) {
+        writeln!(
+            out,
+            "space {}: {} that no data set uses kept, less than an hour old; --now drops them",
+            &space.space[..8],
+            counted(space.recent_rows, "row")
         )?;
     }
     writeln!(

@@ -59,6 +59,7 @@ fn as_json(status: &CacheStatus, context: &Context) -> Value {
         "bytes": status.bytes(),
         "spaces": spaces.collect::<Vec<_>>(),
         "datasets": datasets.collect::<Vec<_>>(),
+        "damaged_records": status.damaged_records.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
     })
 }
 
@@ -85,6 +86,9 @@ fn print(status: &CacheStatus, context: &Context) -> Result<()> {
     }
     for dataset in &status.datasets {
         print_dataset(&mut out, dataset)?;
+    }
+    for path in &status.damaged_records {
+        writeln!(out, "{}: this record of a data set is damaged", path.display())?;
     }
     writeln!(
         out,

@@ -1,5 +1,6 @@
 //! What the tests share: a folder to work in, the program, and made models and pictures.
 
+mod archive;
 mod model;
 mod pictures;
 mod random;
@@ -14,6 +15,7 @@ use lastlayer::{Cache, FeatureSpace, RowKey};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use archive::tar;
 pub(crate) use model::{Classifier, TinyModel};
 pub(crate) use pictures::{bmp, jpeg, picture, png};
 #[cfg(unix)]
