@@ -48,7 +48,10 @@ impl Dataset {
         let (classes, samples) = match splits {
             Some(splits) => scan.split_layout(&splits)?,
             None if top.is_empty() => scan.without_classes()?,
-            None => scan.flat_layout(&top)?,
+            None => {
+                scan.warn_of_loose_pictures()?;
+                scan.flat_layout(&top)?
+            }
         };
         let Scan { ignored, warnings, .. } = scan;
         let mut dataset = Self {
@@ -292,6 +295,22 @@ impl Scan<'_> {
         let samples =
             samples.flat_map(|(class, (_, paths))| paths.into_iter().map(move |path| sample(path, class, None)));
         Ok((classes, samples.collect()))
+    }
+
+    /// Pictures beside the class folders belong to no class; a folder of pictures that holds another folder looks like this.
+    fn warn_of_loose_pictures(&mut self) -> Result<()> {
+        let entries = fs::read_dir(self.root).map_err(Error::io("list", self.root))?;
+        let names = entries.filter_map(|entry| entry.ok().map(|entry| PathBuf::from(entry.file_name())));
+        let is_loose = |name: &PathBuf| {
+            has_picture_extension(name) && !is_hidden(name.as_os_str()) && self.root.join(name).is_file()
+        };
+        let loose = names.filter(is_loose).count();
+        if loose > 0 {
+            self.warnings.push(format!(
+                "pictures beside the class folders belong to no class and are left out: {loose} of them"
+            ));
+        }
+        Ok(())
     }
 
     fn require_classes(&mut self, folder: &Path, found: &[(String, Vec<PathBuf>)]) -> Result<()> {

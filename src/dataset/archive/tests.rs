@@ -195,10 +195,22 @@ fn repeated_keys_and_joined_archives_give_every_sample() {
         labels(&joined),
         [
             is("0.jpg", Some("1")),
-            is("0.jpg", Some("2")),
-            is("0.jpg", Some("3")),
-            is("0.jpg", None)
+            is("0.jpg#2", Some("2")),
+            is("0.jpg#3", Some("3")),
+            is("0.jpg#4", None)
         ]
+    );
+    // Also where a name is taken already that a number would make.
+    let taken = made(&[
+        ("0.jpg#2.jpg", b"x"),
+        ("0.jpg", b"a"),
+        ("0.jpg#2", b"y"),
+        ("0.jpg", b"b"),
+    ]);
+    let names: Vec<String> = both_ways(&taken).into_iter().map(|sample| sample.0).collect();
+    assert_eq!(
+        names.iter().collect::<std::collections::BTreeSet<_>>().len(),
+        names.len()
     );
 }
 
