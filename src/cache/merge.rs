@@ -155,7 +155,9 @@ impl Space {
         let mut is_rewritten = vec![false; segments];
         for group in self.groups(&keep) {
             let members = || group.members.iter().map(|number| *number as usize);
-            let dim = members().next().map_or(0, |number| self.snapshot.segments[number].dim());
+            let dim = members()
+                .next()
+                .map_or(0, |number| self.snapshot.segments[number].dim());
             for number in members() {
                 is_rewritten[number] = true;
                 bytes -= self.snapshot.segments[number].file_bytes();
@@ -168,7 +170,11 @@ impl Space {
             }
         }
         let stays = |key: &RowKey| {
-            let elsewhere = || self.snapshot.copies(key).any(|copy| !is_rewritten[copy.segment as usize]);
+            let elsewhere = || {
+                self.snapshot
+                    .copies(key)
+                    .any(|copy| !is_rewritten[copy.segment as usize])
+            };
             keep(key) && self.snapshot.find(key).is_some() || elsewhere()
         };
         let rows = self.snapshot.keys().filter(stays).count();
@@ -188,8 +194,7 @@ impl Space {
             let path = self.folder.join(segment::file_name(segment.name()));
             let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
             // A time to come is that of another computer's clock, and not long ago.
-            youth > Duration::ZERO
-                && modified.is_ok_and(|modified| modified.elapsed().map_or(true, |age| age < youth))
+            youth > Duration::ZERO && modified.is_ok_and(|modified| modified.elapsed().map_or(true, |age| age < youth))
         };
         let segments = self.snapshot.segments.iter().filter(is_recent);
         segments
@@ -286,20 +291,23 @@ impl Space {
     }
 
     /// The good rows of a group that `keep` takes, each key once.
-    fn rows_of(&self, group: &Group, keep: &dyn Fn(&RowKey) -> bool) -> (KeyTable, Vec<&[f32]>) {
+    fn rows_of<'a>(&'a self, group: &Group, keep: &dyn Fn(&RowKey) -> bool) -> (KeyTable, Vec<&'a [f32]>) {
         let (mut table, mut rows) = (KeyTable::default(), Vec::new());
         for (location, values) in self.kept_of(group, keep) {
-            table.copy(&self.snapshot.segments[location.segment as usize], location.row as usize);
+            table.copy(
+                &self.snapshot.segments[location.segment as usize],
+                location.row as usize,
+            );
             rows.push(values);
         }
         (table, rows)
     }
 
-    fn kept_of<'a>(
+    fn kept_of<'a, 'g>(
         &'a self,
-        group: &'a Group,
-        keep: &'a dyn Fn(&RowKey) -> bool,
-    ) -> impl Iterator<Item = (Location, &'a [f32])> {
+        group: &'g Group,
+        keep: &'g dyn Fn(&RowKey) -> bool,
+    ) -> impl Iterator<Item = (Location, &'a [f32])> + use<'a, 'g> {
         group.members.iter().flat_map(move |number| {
             let segment = &self.snapshot.segments[*number as usize];
             (0..segment.len()).filter_map(move |row| {

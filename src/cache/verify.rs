@@ -18,7 +18,9 @@ use super::key::{FeatureSpace, SpaceId};
 use super::lock::{INDEX_LOCK, Lock};
 use super::segment::{self, Segment};
 use super::space::{DAMAGED, Space, set_aside};
-use super::store::{Cache, FAILURES_FILE, ORIGIN_FILE, SPACE_FILE, TAG, TAG_FILE, is_lock, is_tagged, list, read_origin};
+use super::store::{
+    Cache, FAILURES_FILE, ORIGIN_FILE, SPACE_FILE, TAG, TAG_FILE, is_lock, is_tagged, list, read_origin,
+};
 use crate::disk::{self, LockKind};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
@@ -174,7 +176,11 @@ impl Cache {
             files.push(finding);
         }
         for path in list(self.root())? {
-            if path != tag && path != self.root().join(FAILURES_FILE) && path != self.spaces_folder() && path != self.datasets_folder() {
+            if path != tag
+                && path != self.root().join(FAILURES_FILE)
+                && path != self.spaces_folder()
+                && path != self.datasets_folder()
+            {
                 files.push(other_file(&path));
             }
         }
@@ -392,7 +398,9 @@ impl Cache {
 }
 
 fn has_segments(folder: &Path) -> Result<bool> {
-    Ok(list(folder)?.iter().any(|path| segment::parse_file_name(path).is_some()))
+    Ok(list(folder)?
+        .iter()
+        .any(|path| segment::parse_file_name(path).is_some()))
 }
 
 /// The id that the segments in a folder give; its description is lost.

@@ -109,7 +109,9 @@ impl Ground {
         std::fs::write(&file, model.onnx()).unwrap();
         // Old enough that their times are believed: records of all runs say the same of them.
         std::thread::sleep(Duration::from_millis(2100));
-        let dataset = Dataset::open_listed(&pictures, &InputOptions::default()).unwrap().unwrap();
+        let dataset = Dataset::open_listed(&pictures, &InputOptions::default())
+            .unwrap()
+            .unwrap();
         let backbone = Arc::new(Backbone::open("tiny.onnx", &file, None).unwrap());
         let space = backbone.space(Exif::Apply).unwrap().space();
 
@@ -118,7 +120,9 @@ impl Ground {
         let mut seeds = BTreeMap::new();
         for number in 0..SEEDS {
             let key = RowKey::plain(*blake3::hash(&number.to_le_bytes()).as_bytes());
-            let row: Vec<f32> = (0..8).map(|column| (number * 31 + column) as f32 * 0.37 - 4.0).collect();
+            let row: Vec<f32> = (0..8)
+                .map(|column| (number * 31 + column) as f32 * 0.37 - 4.0)
+                .collect();
             writer.append(&[key], &row, 8, "cpu", "1.0.0").unwrap();
             seeds.insert(key, bits(&row));
         }
@@ -130,7 +134,10 @@ impl Ground {
         let cache = Cache::with_files(&root, Arc::new(disk.clone()));
         let segments = seeded.space_status().unwrap()[0].segments;
         let report = run(&dataset, &backbone, &cache).unwrap();
-        assert_eq!((report.images, report.computed, report.failed), (PICTURES + 1, PICTURES, 1));
+        assert_eq!(
+            (report.images, report.computed, report.failed),
+            (PICTURES + 1, PICTURES, 1)
+        );
         assert_eq!(segments as u64, SEEDS);
         let merged = cache.space_status().unwrap()[0].segments;
         assert!(merged < 10, "{merged} segments: the run has to merge some");
@@ -155,7 +162,9 @@ impl Ground {
     fn end(&self, cache: &Cache) -> End {
         let rows = cache.open_space(&self.space).unwrap().map(|space| {
             let keys: Vec<RowKey> = space.keys().collect();
-            keys.into_iter().map(|key| (key, bits(space.row(&key).unwrap()))).collect()
+            keys.into_iter()
+                .map(|key| (key, bits(space.row(&key).unwrap())))
+                .collect()
         });
         let record = cache.dataset_record(&self.dataset.name).unwrap();
         End {
@@ -175,7 +184,12 @@ impl Ground {
             copy_folder(&self.folder.path().join("seeded"), &root);
         }
         let disk = FaultyFiles::new(Some((step, fault)), seed);
-        let ended = run(&self.dataset, &self.backbone, &Cache::with_files(&root, Arc::new(disk.clone()))).is_ok();
+        let ended = run(
+            &self.dataset,
+            &self.backbone,
+            &Cache::with_files(&root, Arc::new(disk.clone())),
+        )
+        .is_ok();
         if fault == Fault::PowerCut {
             disk.restart();
         }
@@ -183,7 +197,10 @@ impl Ground {
         let cache = Cache::new(&root);
         let found = self.end(&cache);
         for (key, row) in &found.rows {
-            assert!(self.clean.rows.get(key) == Some(row), "{told}: the row of {key:?} is wrong");
+            assert!(
+                self.clean.rows.get(key) == Some(row),
+                "{told}: the row of {key:?} is wrong"
+            );
         }
         for key in self.seeds.keys().filter(|_| seeded) {
             assert!(found.rows.contains_key(key), "{told}: a row of before is gone");
@@ -209,7 +226,11 @@ impl Ground {
         assert_eq!(report.images, PICTURES + 1, "{told}");
         // Two pictures share a row.
         let computed = report.computed - report.duplicates;
-        assert_eq!(computed, PICTURES - 1 - before, "{told}: what is there is not computed again");
+        assert_eq!(
+            computed,
+            PICTURES - 1 - before,
+            "{told}: what is there is not computed again"
+        );
         assert!(self.end(&cache) == clean, "{told}: the end is another");
         let verified = verify(&cache, false, &Quiet).unwrap();
         assert_eq!(verified.damage(), 0, "{told}, at the end: {:?}", verified.report);
@@ -229,7 +250,12 @@ fn an_extract_on_a_failing_disk_leaves_only_right_rows_and_resumes_to_the_same_e
             ground.meet(step, Fault::Always(kind), step, true);
         }
     }
-    eprintln!("{} steps; ended in spite of one failure: {} of {}", ground.steps, met[1], met[0] + met[1]);
+    eprintln!(
+        "{} steps; ended in spite of one failure: {} of {}",
+        ground.steps,
+        met[1],
+        met[0] + met[1]
+    );
     assert!(met[0] > met[1], "most steps matter: {met:?}");
 }
 

@@ -174,9 +174,10 @@ impl GarbageReport {
 /// Notes that a space is as it was, because it is in use.
 fn leave(status: &SpaceStatus, report: &mut GarbageReport) {
     let id = status.space.id().to_string();
-    report
-        .kept
-        .push(format!("space {}: a running program writes to it: left alone", &id[..8]));
+    report.kept.push(format!(
+        "space {}: a running program writes to it: left alone",
+        &id[..8]
+    ));
     report.rows += status.rows;
     report.segments += status.segments;
 }

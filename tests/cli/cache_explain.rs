@@ -41,16 +41,25 @@ fn a_hit_is_a_hit_wherever_the_picture_lies_and_whatever_it_is_called() {
     let report = explain(&scene, PICTURE, &[]);
     assert_hit(&report);
     let explained = &report["pictures"][0];
-    assert_eq!(explained["content"], blake3::hash(&scene.read(PICTURE)).to_hex().as_str());
+    assert_eq!(
+        explained["content"],
+        blake3::hash(&scene.read(PICTURE)).to_hex().as_str()
+    );
     assert_eq!(explained["rows"][0]["row"], "present");
     assert_eq!(explained["rows"][0]["space"], report["wanted"]);
     assert_eq!(explained["remembered"][0]["same_bytes"], true);
-    assert_eq!(explained["remembered"][0]["dataset"], scene.path("pictures").to_str().unwrap());
+    assert_eq!(
+        explained["remembered"][0]["dataset"],
+        scene.path("pictures").to_str().unwrap()
+    );
     scene.rename(PICTURE, "moved.jpg");
     let report = explain(&scene, "moved.jpg", &[]);
     assert_hit(&report);
     assert_eq!(report["pictures"][0]["remembered"].as_array().unwrap().len(), 0);
-    let text = scene.run(["cache", "explain", "moved.jpg", "--backbone", "tiny.onnx"]).code(0).stdout;
+    let text = scene
+        .run(["cache", "explain", "moved.jpg", "--backbone", "tiny.onnx"])
+        .code(0)
+        .stdout;
     assert!(text.contains("moved.jpg: hit: its feature is in the cache"), "{text}");
     assert!(text.contains("1 picture: 1 in the cache, 0 to be computed"), "{text}");
 }
@@ -72,7 +81,10 @@ fn each_option_that_makes_another_space_is_named_as_the_field_that_differs() {
         let report = explain(&scene, PICTURE, arguments);
         assert_miss(&report, "other_space");
         let differs = report["spaces"][0]["differs"].as_array().unwrap();
-        let fields: Vec<&str> = differs.iter().map(|differs| differs["field"].as_str().unwrap()).collect();
+        let fields: Vec<&str> = differs
+            .iter()
+            .map(|differs| differs["field"].as_str().unwrap())
+            .collect();
         assert_eq!(fields, [field]);
         assert_ne!(differs[0]["here"], differs[0]["wanted"]);
         assert_ne!(report["spaces"][0]["space"], report["wanted"]);
@@ -111,8 +123,13 @@ fn a_row_that_is_gone_or_damaged_is_told_apart() {
     let scene = Scene::extracted();
     flip_last_bit(&scene);
     let report = explain(&scene, "pictures", &[]);
-    assert_eq!((&report["hits"], &report["misses"]), (&26.into(), &serde_json::json!({"row_damaged": 1})));
-    let without = scene.run(["cache", "explain", "pictures", "--json", "--backbone", "absent.onnx"]).code(0);
+    assert_eq!(
+        (&report["hits"], &report["misses"]),
+        (&26.into(), &serde_json::json!({"row_damaged": 1}))
+    );
+    let without = scene
+        .run(["cache", "explain", "pictures", "--json", "--backbone", "absent.onnx"])
+        .code(0);
     assert_eq!(without.json()["misses"], serde_json::json!({"row_damaged": 1}));
     scene.run(["cache", "verify"]).code(1);
     let report = explain(&scene, "pictures", &[]);
@@ -139,7 +156,10 @@ fn failures_of_before_and_files_that_cannot_be_read_are_told_apart() {
     let failure = report["pictures"][0]["remembered"][0]["failure"].as_str().unwrap();
     assert!(failure.contains("not_an_image"), "{failure}");
     let report = explain(&scene, "pictures", &[]);
-    assert_eq!((&report["hits"], &report["misses"]), (&27.into(), &serde_json::json!({"failed_before": 1})));
+    assert_eq!(
+        (&report["hits"], &report["misses"]),
+        (&27.into(), &serde_json::json!({"failed_before": 1}))
+    );
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink("nowhere", scene.path("pictures/train/red/dangling.png")).unwrap();
@@ -157,12 +177,22 @@ fn a_data_set_is_summed_up_and_its_misses_are_listed() {
     scene.write(PICTURE, &png(&picture(2, 98)));
     let report = explain(&scene, "pictures", &[]);
     assert_eq!((&report["images"], &report["hits"]), (&52.into(), &26.into()));
-    assert_eq!(report["misses"], serde_json::json!({"bytes_changed": 1, "never_extracted": 25}));
+    assert_eq!(
+        report["misses"],
+        serde_json::json!({"bytes_changed": 1, "never_extracted": 25})
+    );
     assert_eq!(report["pictures"].as_array().unwrap().len(), 26);
     assert_eq!(report["spaces"][0]["rows"], 26);
-    let run = scene.run(["cache", "explain", "pictures", "--backbone", "tiny.onnx"]).code(0);
+    let run = scene
+        .run(["cache", "explain", "pictures", "--backbone", "tiny.onnx"])
+        .code(0);
     assert!(run.stdout.contains("and 6 more; --json lists all"), "{}", run.stdout);
-    assert!(run.stdout.ends_with("52 pictures: 26 in the cache, 26 to be computed\n"), "{}", run.stdout);
+    assert!(
+        run.stdout
+            .ends_with("52 pictures: 26 in the cache, 26 to be computed\n"),
+        "{}",
+        run.stdout
+    );
     assert_eq!(scene.extract([])["computed"], 26, "as was told");
 }
 
@@ -170,7 +200,9 @@ fn a_data_set_is_summed_up_and_its_misses_are_listed() {
 fn without_the_backbone_all_spaces_are_looked_in() {
     let scene = Scene::extracted();
     scene.remove("tiny.onnx");
-    let run = scene.run(["cache", "explain", PICTURE, "--backbone", "tiny.onnx", "--json"]).code(0);
+    let run = scene
+        .run(["cache", "explain", PICTURE, "--backbone", "tiny.onnx", "--json"])
+        .code(0);
     let report = run.json();
     assert_hit(&report);
     assert_eq!(report["wanted"], Value::Null);
@@ -182,7 +214,9 @@ fn an_empty_cache_explains_too() {
     let scene = Scene::with_pictures();
     let report = explain(&scene, "pictures", &[]);
     assert_eq!(report["misses"], serde_json::json!({"never_extracted": 27}));
-    let run = scene.run(["cache", "explain", PICTURE, "--backbone", "tiny.onnx"]).code(0);
+    let run = scene
+        .run(["cache", "explain", PICTURE, "--backbone", "tiny.onnx"])
+        .code(0);
     assert!(run.stdout.contains("the cache has no space"), "{}", run.stdout);
     assert!(!scene.path("cache").exists() || files_below(&scene.path("cache")).is_empty());
 }
@@ -202,9 +236,15 @@ fn archives_and_tables_are_explained_picture_by_picture() {
     }
     scene.write("one.tar", &tar(&members));
     let report = explain(&scene, "one.tar", &[]);
-    assert_eq!((&report["hits"], &report["misses"]), (&2.into(), &serde_json::json!({"never_extracted": 1})));
+    assert_eq!(
+        (&report["hits"], &report["misses"]),
+        (&2.into(), &serde_json::json!({"never_extracted": 1}))
+    );
     let missed = report["pictures"][0]["path"].as_str().unwrap();
     assert!(missed.ends_with("2.png") && missed.contains("one.tar"), "{missed}");
-    scene.write("table.csv", format!("path,label\n{PICTURE},red\npictures/val/red/006.png,red\n").as_bytes());
+    scene.write(
+        "table.csv",
+        format!("path,label\n{PICTURE},red\npictures/val/red/006.png,red\n").as_bytes(),
+    );
     assert_eq!(explain(&scene, "table.csv", &[])["hits"], 1);
 }

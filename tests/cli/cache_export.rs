@@ -18,7 +18,10 @@ fn npy(scene: &Scene, prefix: &str) -> (Vec<[String; 4]>, Vec<Vec<f32>>) {
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
     let length = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
     let header = std::str::from_utf8(&bytes[10..10 + length]).unwrap();
-    assert!(header.contains("'descr': '<f4'") && header.contains("'fortran_order': False"), "{header}");
+    assert!(
+        header.contains("'descr': '<f4'") && header.contains("'fortran_order': False"),
+        "{header}"
+    );
     let shape = header.split('(').nth(1).unwrap().split(')').next().unwrap();
     let shape: Vec<usize> = shape.split(',').map(|number| number.trim().parse().unwrap()).collect();
     let numbers: Vec<f32> = bytes[10 + length..]
@@ -58,13 +61,21 @@ fn a_folder_with_splits_is_exported_in_its_order_without_what_failed() {
     assert_eq!(paths, sorted, "train before val, by class and name");
     for [path, split, label, view] in &lines {
         let parts: Vec<&str> = Path::new(path).iter().map(|part| part.to_str().unwrap()).collect();
-        let [.., in_split, in_class, _] = &parts[..] else { panic!("{path}") };
-        assert_eq!((in_split, in_class, view.as_str()), (&split.as_str(), &label.as_str(), "0"));
+        let [.., in_split, in_class, _] = &parts[..] else {
+            panic!("{path}")
+        };
+        assert_eq!(
+            (in_split, in_class, view.as_str()),
+            (&split.as_str(), &label.as_str(), "0")
+        );
     }
     assert_rows(&scene, &lines, &rows, &scene.rows("cache"));
     let report = export(&scene, ["pictures", "-o", "again", "--json"]).code(3).json();
     assert_eq!((&report["images"], &report["failed"]), (&27.into(), &1.into()));
-    assert_eq!((&report["feature_dim"], report["files"].as_array().unwrap().len()), (&8.into(), 2));
+    assert_eq!(
+        (&report["feature_dim"], report["files"].as_array().unwrap().len()),
+        (&8.into(), 2)
+    );
 }
 
 #[test]
@@ -86,7 +97,9 @@ fn all_formats_hold_the_same_rows() {
     assert_eq!(header["features"]["shape"], serde_json::json!([27, 8]));
     let expected: Vec<u8> = rows.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
     assert_eq!(part("features"), expected);
-    let labels = part("labels").chunks_exact(8).map(|label| i64::from_le_bytes(label.try_into().unwrap()));
+    let labels = part("labels")
+        .chunks_exact(8)
+        .map(|label| i64::from_le_bytes(label.try_into().unwrap()));
     let names = ["blue", "green", "red"];
     let labels: Vec<&str> = labels.map(|label| names[usize::try_from(label).unwrap()]).collect();
     assert_eq!(labels, lines.iter().map(|line| line[2].as_str()).collect::<Vec<_>>());
@@ -112,15 +125,22 @@ fn a_flat_set_gets_a_split_and_an_unlabelled_one_none() {
     export(&scene, ["bare", "-o", "bare-out"]).code(0);
     let (lines, rows) = npy(&scene, "bare-out");
     assert_eq!(lines.len(), 4);
-    assert!(lines.iter().all(|line| line[1].is_empty() && line[2].is_empty()), "{lines:?}");
+    assert!(
+        lines.iter().all(|line| line[1].is_empty() && line[2].is_empty()),
+        "{lines:?}"
+    );
     assert_rows(&scene, &lines, &rows, &scene.rows("cache"));
 }
 
 #[test]
 fn archives_are_exported_by_their_members() {
     let scene = Scene::new();
-    let pictures: Vec<Vec<u8>> = (0..4).map(|number| png(&picture(number as usize % 2, number))).collect();
-    let names: Vec<[String; 2]> = (0..4).map(|number| [format!("{number}.png"), format!("{number}.cls")]).collect();
+    let pictures: Vec<Vec<u8>> = (0..4)
+        .map(|number| png(&picture(number as usize % 2, number)))
+        .collect();
+    let names: Vec<[String; 2]> = (0..4)
+        .map(|number| [format!("{number}.png"), format!("{number}.cls")])
+        .collect();
     let mut members: Vec<(&str, &[u8])> = Vec::new();
     for (number, [picture, class]) in names.iter().enumerate() {
         members.push((picture, &pictures[number]));
@@ -150,7 +170,10 @@ fn of_several_spaces_one_has_to_be_named() {
         ..TinyModel::default()
     };
     scene.write("other.onnx", &other.onnx());
-    let report = scene.run(["extract", "pictures", "--backbone", "other.onnx", "--json"]).code(0).json();
+    let report = scene
+        .run(["extract", "pictures", "--backbone", "other.onnx", "--json"])
+        .code(0)
+        .json();
     let space = report["space"].as_str().unwrap();
     export(&scene, ["pictures", "-o", "out"]).error(2, &["--space", "tiny.onnx", "other.onnx"]);
     assert!(!scene.path("out.npy").exists());

@@ -37,7 +37,11 @@ fn with_garbage() -> (Scene, Vec<([u8; 32], u32)>) {
         scene.add_pictures("pictures/train/red", 2, number..number + 1);
         scene.extract([]);
     }
-    let unused = ["pictures/train/red/001.png", "pictures/val/blue/007.png", "pictures/train/red/021.png"];
+    let unused = [
+        "pictures/train/red/001.png",
+        "pictures/val/blue/007.png",
+        "pictures/train/red/021.png",
+    ];
     let keys = unused.iter().map(|name| content(&scene, name)).collect();
     unused.iter().for_each(|name| scene.remove(name));
     scene.extract([]);
@@ -55,7 +59,13 @@ fn rows_that_no_data_set_uses_go_and_the_others_stay_bit_by_bit() {
     let done = gc(&scene, ["--now"]);
     assert_eq!(outcome(&told), outcome(&done));
     assert_eq!((&done["rows"], &done["segments"]), (&28.into(), &1.into()));
-    assert_eq!((&done["spaces"][0]["dropped_rows"], &done["spaces"][0]["segments_before"]), (&3.into(), &5.into()));
+    assert_eq!(
+        (
+            &done["spaces"][0]["dropped_rows"],
+            &done["spaces"][0]["segments_before"]
+        ),
+        (&3.into(), &5.into())
+    );
     let mut expected = before.clone();
     let rows = expected.values_mut().next().unwrap();
     assert!(unused.iter().all(|key| rows.remove(key).is_some()));
@@ -67,13 +77,21 @@ fn rows_that_no_data_set_uses_go_and_the_others_stay_bit_by_bit() {
     assert_eq!(counts(&scene.extract([])), [28, 0, 28, 0]);
     // Once more there is nothing to do.
     let again = gc(&scene, ["--now"]);
-    assert_eq!((&again["freed_bytes"], &again["spaces"][0]["dropped_rows"]), (&0.into(), &0.into()));
+    assert_eq!(
+        (&again["freed_bytes"], &again["spaces"][0]["dropped_rows"]),
+        (&0.into(), &0.into())
+    );
 }
 
 #[test]
 fn the_bytes_that_are_told_are_those_that_were_freed() {
     let (scene, _) = with_garbage();
-    let size = || segments(&scene.path("cache")).iter().map(|path| path.metadata().unwrap().len()).sum::<u64>();
+    let size = || {
+        segments(&scene.path("cache"))
+            .iter()
+            .map(|path| path.metadata().unwrap().len())
+            .sum::<u64>()
+    };
     let before = size();
     let told = gc(&scene, ["--now", "--dry-run"])["freed_bytes"].as_u64().unwrap();
     let done = gc(&scene, ["--now"])["freed_bytes"].as_u64().unwrap();
@@ -87,10 +105,16 @@ fn rows_of_the_last_hour_stay_unless_now_is_said() {
     let told = gc(&scene, ["--dry-run"]);
     let done = gc(&scene, []);
     assert_eq!(outcome(&told), outcome(&done));
-    assert_eq!((&done["spaces"][0]["recent_rows"], &done["spaces"][0]["dropped_rows"]), (&3.into(), &0.into()));
+    assert_eq!(
+        (&done["spaces"][0]["recent_rows"], &done["spaces"][0]["dropped_rows"]),
+        (&3.into(), &0.into())
+    );
     assert!(stored_rows(&scene.path("cache")) == before);
     let text = scene.run(["cache", "gc"]).code(0).stdout;
-    assert!(text.contains("3 rows that no data set uses kept, less than an hour old; --now drops them"), "{text}");
+    assert!(
+        text.contains("3 rows that no data set uses kept, less than an hour old; --now drops them"),
+        "{text}"
+    );
     age(&segments(&scene.path("cache")), Duration::from_secs(3700));
     assert_eq!(gc(&scene, [])["spaces"][0]["dropped_rows"], 3);
     let left = stored_rows(&scene.path("cache")).pop_first().unwrap().1;
@@ -119,7 +143,10 @@ fn data_sets_that_are_gone_are_kept_until_they_are_to_be_forgotten() {
     let done = gc(&scene, ["--now", "--forget-missing"]);
     assert_eq!(outcome(&told), outcome(&done));
     assert_eq!(done["forgotten_datasets"][0], scene.path("pictures").to_str().unwrap());
-    assert_eq!((&done["rows"], files_below(&scene.path("cache/datasets")).len()), (&5.into(), 1));
+    assert_eq!(
+        (&done["rows"], files_below(&scene.path("cache/datasets")).len()),
+        (&5.into(), 1)
+    );
 }
 
 #[test]
@@ -139,7 +166,10 @@ fn spaces_of_vanished_backbones_go() {
     let done = gc(&scene, []);
     assert_eq!(outcome(&told), outcome(&done));
     let removed = &done["removed_spaces"][0];
-    assert_eq!((&removed["backbone"], &removed["rows"]), (&"other.onnx".into(), &27.into()));
+    assert_eq!(
+        (&removed["backbone"], &removed["rows"]),
+        (&"other.onnx".into(), &27.into())
+    );
     let left = stored_rows(&scene.path("cache"));
     assert_eq!(left.len(), 1);
     assert!(left.iter().all(|(space, rows)| before[space] == *rows));
@@ -165,7 +195,11 @@ fn with_a_damaged_record_no_row_is_dropped() {
 fn leftovers_go_when_they_are_old_and_set_aside_files_at_once() {
     let scene = Scene::extracted();
     let space = segments(&scene.path("cache"))[0].parent().unwrap().to_path_buf();
-    let (old, new, aside) = (space.join(".lastlayer-old"), space.join(".lastlayer-new"), space.join("x.damaged"));
+    let (old, new, aside) = (
+        space.join(".lastlayer-old"),
+        space.join(".lastlayer-new"),
+        space.join("x.damaged"),
+    );
     for path in [&old, &new, &aside] {
         std::fs::write(path, [0; 100]).unwrap();
     }
@@ -174,7 +208,10 @@ fn leftovers_go_when_they_are_old_and_set_aside_files_at_once() {
     assert!(old.exists() && aside.exists());
     let done = gc(&scene, []);
     assert_eq!(outcome(&told), outcome(&done));
-    assert_eq!((&done["freed_bytes"], done["removed_files"].as_array().unwrap().len()), (&200.into(), 2));
+    assert_eq!(
+        (&done["freed_bytes"], done["removed_files"].as_array().unwrap().len()),
+        (&200.into(), 2)
+    );
     let exists = |path: &Path| path.exists();
     assert_eq!((exists(&old), exists(&new), exists(&aside)), (false, true, false));
 }
@@ -189,7 +226,9 @@ mod beside {
     const PICTURES: u64 = 200;
 
     fn signal(child: &Child, name: &str) {
-        let kill = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status();
+        let kill = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", child.id())])
+            .status();
         assert!(kill.unwrap().success());
     }
 

@@ -26,7 +26,9 @@ fn spaces_rows_bytes_and_data_sets_are_told() {
     let scene = Scene::with_pictures();
     scene.write("pictures/train/red/page.png", b"<html>");
     scene.run(crate::common::EXTRACT).code(3);
-    scene.run(crate::common::EXTRACT.into_iter().chain(["--exif", "ignore"])).code(3);
+    scene
+        .run(crate::common::EXTRACT.into_iter().chain(["--exif", "ignore"]))
+        .code(3);
     let report = status(&scene);
     assert_eq!(report["rows"], 54);
     let files = files_below(&scene.path("cache"));
@@ -87,10 +89,13 @@ fn the_last_use_moves_when_a_space_is_used() {
     ];
     for arguments in uses {
         let file = std::fs::File::options().write(true).open(&space_file).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(9000)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(9000))
+            .unwrap();
         let last = || status(&scene)["spaces"][0]["last_used"].as_u64().unwrap();
         let before = last();
-        scene.run(["cache", "explain", "pictures", "--backbone", "tiny.onnx"]).code(0);
+        scene
+            .run(["cache", "explain", "pictures", "--backbone", "tiny.onnx"])
+            .code(0);
         assert_eq!(last(), before, "who only asks uses nothing");
         scene.run(arguments.iter().copied()).code(0);
         assert!(last() >= before + 8000, "{arguments:?}");

@@ -28,10 +28,21 @@ fn a_sound_cache_is_sound() {
     assert!(scene.path("cache/failures.csv").is_file());
     let before = stored_files(&scene.path("cache"));
     let run = scene.run(["cache", "verify"]).code(0);
-    assert!(run.stdout.starts_with("checked 27 rows in 1 segment and 1 record of data sets"), "{}", run.stdout);
+    assert!(
+        run.stdout
+            .starts_with("checked 27 rows in 1 segment and 1 record of data sets"),
+        "{}",
+        run.stdout
+    );
     let report = self::run(&scene, []).code(0).json();
-    assert_eq!((&report["files"], &report["datasets"]), (&serde_json::json!([]), &1.into()));
-    assert_eq!((&report["spaces"][0]["rows"], &report["spaces"][0]["files"]), (&27.into(), &serde_json::json!([])));
+    assert_eq!(
+        (&report["files"], &report["datasets"]),
+        (&serde_json::json!([]), &1.into())
+    );
+    assert_eq!(
+        (&report["spaces"][0]["rows"], &report["spaces"][0]["files"]),
+        (&27.into(), &serde_json::json!([]))
+    );
     assert!(stored_files(&scene.path("cache")) == before);
 }
 
@@ -47,14 +58,23 @@ fn a_flipped_bit_of_a_row_costs_that_row_alone_and_it_comes_back_the_same() {
 
     let run = run(&scene, ["--dry-run"]).error(1, &["are not what was written", "hint: run it without `--dry-run`"]);
     let told = run.json();
-    assert!(stored_files(&scene.path("cache")) == damaged, "a dry run changes nothing");
+    assert!(
+        stored_files(&scene.path("cache")) == damaged,
+        "a dry run changes nothing"
+    );
     let bad = told["spaces"][0]["bad_rows"].as_array().unwrap();
     assert_eq!(bad.len(), 2, "{told}");
     let lost: Vec<&str> = bad.iter().map(|row| row["content"].as_str().unwrap()).collect();
 
-    let run = scene.run(["cache", "verify"]).error(1, &["set aside", "run `lastlayer extract`"]);
+    let run = scene
+        .run(["cache", "verify"])
+        .error(1, &["set aside", "run `lastlayer extract`"]);
     for content in &lost {
-        assert!(run.stdout.contains(&format!("the row of blake3 {content} is damaged")), "{}", run.stdout);
+        assert!(
+            run.stdout.contains(&format!("the row of blake3 {content} is damaged")),
+            "{}",
+            run.stdout
+        );
     }
     assert!(run.stdout.contains(segment.to_str().unwrap()), "{}", run.stdout);
     assert!(segment.with_extension("damaged").is_file() && !segment.exists());
@@ -81,7 +101,10 @@ fn any_damaged_file_is_named_and_the_next_extract_makes_the_cache_whole_again() 
         }
         std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
         let report = run(&made, []).code(1).json();
-        assert!(report.to_string().contains(path.file_name().unwrap().to_str().unwrap()), "{report}");
+        assert!(
+            report.to_string().contains(path.file_name().unwrap().to_str().unwrap()),
+            "{report}"
+        );
         let report = made.extract([]);
         let is_segment = path.extension().is_some_and(|extension| extension == "seg");
         let computed = if is_segment { 27 } else { 0 };
@@ -139,19 +162,33 @@ fn each_of_10000_flipped_bits_anywhere_in_a_cache_is_found_or_changes_nothing_th
         }
         let path = &files[file];
         let times = path.metadata().unwrap().modified().unwrap();
-        let set_back = || std::fs::File::options().write(true).open(path).unwrap().set_modified(times).unwrap();
+        let set_back = || {
+            std::fs::File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_modified(times)
+                .unwrap()
+        };
         flip(path, bit);
         set_back();
         let verified = verify(&cache, false, &Quiet).unwrap();
         for (given, right) in given(&cache, &space, &keys).iter().zip(&right) {
-            assert!(given.is_none() || given == right, "bit {bit} of {}: a wrong row", path.display());
+            assert!(
+                given.is_none() || given == right,
+                "bit {bit} of {}: a wrong row",
+                path.display()
+            );
         }
         if verified.damage() == 0 {
             let told = format!("bit {bit} of {} is not found", path.display());
             assert!(given(&cache, &space, &keys) == right, "{told}");
             assert_eq!(status(&cache), datasets, "{told}");
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            assert!(["origin.json", "CACHEDIR.TAG", "failures.csv"].contains(&&*name), "{told}");
+            assert!(
+                ["origin.json", "CACHEDIR.TAG", "failures.csv"].contains(&&*name),
+                "{told}"
+            );
             *harmless.entry(name).or_default() += 1;
         } else {
             let named = verified.report.findings().any(|finding| finding.path == *path);
@@ -160,9 +197,15 @@ fn each_of_10000_flipped_bits_anywhere_in_a_cache_is_found_or_changes_nothing_th
         flip(path, bit);
         set_back();
     }
-    eprintln!("not found and without effect: {harmless:?} of 10000 in {} bytes", sizes.iter().sum::<u64>() / 8);
+    eprintln!(
+        "not found and without effect: {harmless:?} of 10000 in {} bytes",
+        sizes.iter().sum::<u64>() / 8
+    );
     assert_eq!(verify(&cache, false, &Quiet).unwrap().damage(), 0);
-    assert!(harmless.values().sum::<u32>() < 3000, "most flips hit what matters: {harmless:?}");
+    assert!(
+        harmless.values().sum::<u32>() < 3000,
+        "most flips hit what matters: {harmless:?}"
+    );
 }
 
 fn deep(scene: &Scene, code: i32) -> Value {
@@ -178,7 +221,10 @@ fn features_computed_again_agree_with_the_rows_of_a_fresh_cache() {
     assert!(report["least_cosine"].as_f64().unwrap() > 0.999_999);
     assert_eq!(run(&scene, ["--deep", "4"]).code(0).json()["deep"][0]["compared"], 4);
     let text = scene.run(["cache", "verify", "--deep", "4"]).code(0).stdout;
-    assert!(text.contains("4 pictures computed again: 0 differ by more than 1e-3"), "{text}");
+    assert!(
+        text.contains("4 pictures computed again: 0 differ by more than 1e-3"),
+        "{text}"
+    );
 }
 
 /// Puts a row with a right checksum into the cache that is not the picture's feature.
@@ -206,7 +252,10 @@ fn a_forged_row_with_a_right_checksum_is_found_dropped_and_computed_again() {
     assert_ne!(scene.rows("cache"), before, "a dry run drops nothing");
     let report = deep(&scene, 1);
     assert_eq!(report["different"][0]["path"], scene.path(name).to_str().unwrap());
-    assert_eq!(report["different"][0]["content"], blake3::Hash::from_bytes(key.content).to_hex().as_str());
+    assert_eq!(
+        report["different"][0]["content"],
+        blake3::Hash::from_bytes(key.content).to_hex().as_str()
+    );
     assert_eq!(counts(&scene.extract([])), [27, 1, 26, 0]);
     assert_eq!(scene.rows("cache"), before);
     deep(&scene, 0);
@@ -216,7 +265,11 @@ fn a_forged_row_with_a_right_checksum_is_found_dropped_and_computed_again() {
 fn pictures_in_archives_are_computed_again_too() {
     let scene = Scene::new();
     let pictures: Vec<Vec<u8>> = (0..3).map(|number| png(&picture(0, 200 + number))).collect();
-    let members = [("0.png", &*pictures[0]), ("1.png", &*pictures[1]), ("2.png", &*pictures[2])];
+    let members = [
+        ("0.png", &*pictures[0]),
+        ("1.png", &*pictures[1]),
+        ("2.png", &*pictures[2]),
+    ];
     scene.write("one.tar", &tar(&members));
     scene.write("shards/train-0.tar", &tar(&members[..2]));
     for (subject, count) in [("one.tar", 3), ("shards", 2)] {
@@ -238,8 +291,18 @@ fn what_cannot_be_computed_again_is_skipped_with_the_reason() {
     scene.rename("tiny.onnx", "away.onnx");
     assert_eq!(deep(&scene, 0)["skipped"], "its backbone tiny.onnx is not here");
     let text = scene.run(["cache", "verify", "--deep", "4"]).code(0).stdout;
-    assert!(text.contains("nothing computed again: its backbone tiny.onnx is not here"), "{text}");
+    assert!(
+        text.contains("nothing computed again: its backbone tiny.onnx is not here"),
+        "{text}"
+    );
     scene.rename("away.onnx", "tiny.onnx");
-    scene.write("tiny.onnx", &crate::common::TinyModel { seed: 9, ..Default::default() }.onnx());
+    scene.write(
+        "tiny.onnx",
+        &crate::common::TinyModel {
+            seed: 9,
+            ..Default::default()
+        }
+        .onnx(),
+    );
     assert_eq!(deep(&scene, 0)["skipped"], "its backbone tiny.onnx is not here");
 }
