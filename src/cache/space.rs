@@ -83,6 +83,12 @@ impl Space {
         }
     }
 
+    /// All keys, each once, in no particular order.
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> impl Iterator<Item = RowKey> {
+        self.snapshot.keys()
+    }
+
     /// Adds a row for each of `keys` and makes them durable before it returns.
     ///
     /// `rows`: `[keys.len(), dim]` row-major. `device` and `runtime` say who computed them.
