@@ -362,7 +362,7 @@ pub enum Error {
     Linfa(#[from] linfa::Error),
 
     /// More pictures failed than the run was told to bear.
-    #[error("{failed} pictures failed, more than the {limit} allowed{}", failures.first().map_or_else(String::new, |first| format!(
+    #[error("{failed} picture{} failed, more than the {limit} allowed{}", if *failed == 1 { "" } else { "s" }, failures.first().map_or_else(String::new, |first| format!(
         "; the first: `{}`: {}: {}", first.path.display(), first.reason, first.detail
     )))]
     TooManyFailures {
@@ -439,6 +439,11 @@ impl Error {
             Self::UnknownDataset { .. } => {
                 Some("check the path, or name the cache that `extract` filled with `--cache`".to_owned())
             }
+            Self::NotExtracted { path, .. } if path.ends_with("-") => Some(
+                "give the list or the archive to `lastlayer extract -` again, with the same --cache and --backbone as \
+                 before; it computes only what is missing"
+                    .to_owned(),
+            ),
             Self::NotExtracted { path, .. } => Some(format!(
                 "run `lastlayer extract {}` with the same --cache and --backbone as before; it computes only what is missing",
                 path.display()

@@ -218,7 +218,8 @@ struct Shared<'a> {
     taken: AtomicUsize,
     /// Inference threads that have a session.
     sessions: AtomicUsize,
-    claimed: Mutex<HashSet<[u8; 32]>>,
+    /// First halves of the contents that were seen; the caller tells whole ones apart.
+    claimed: Mutex<HashSet<[u8; 16]>>,
     disk_ns: AtomicU64,
     decode_ns: AtomicU64,
     inference_ns: AtomicU64,
@@ -370,7 +371,7 @@ impl Shared<'_> {
                 .claimed
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .insert(content)
+                .insert(*content.first_chunk().expect("32 bytes hold 16"))
         {
             return looked(Some(content), Err(Outcome::Repeated));
         }

@@ -41,7 +41,7 @@ fn mutated(seed: &[u8], other: &[u8], source: &mut ChaCha8Rng) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..=random(source, 4) {
         let at = random(source, bytes.len());
-        match random(source, 7) {
+        match random(source, 9) {
             0 if !bytes.is_empty() => bytes[at] ^= 1 << random(source, 8),
             1 if !bytes.is_empty() => bytes[at] = source.next_u32() as u8,
             2 => bytes.truncate(at),
@@ -67,6 +67,22 @@ fn mutated(seed: &[u8], other: &[u8], source: &mut ChaCha8Rng) -> Vec<u8> {
                 let length = random(source, other.len() - from + 1);
                 let end = (at + random(source, length + 1)).min(bytes.len());
                 bytes.splice(at..end, other[from..from + length].iter().copied());
+            }
+            6 => {
+                let end = (at + 1 + random(source, 16)).min(bytes.len());
+                bytes.drain(at..end);
+            }
+            7 => {
+                // A length as Protocol Buffers have it, or, twice as large, Thrift.
+                let mut value = EXTREMES[random(source, EXTREMES.len())] << random(source, 2);
+                let mut field = Vec::new();
+                while value > 0x7f {
+                    field.push(value as u8 | 0x80);
+                    value >>= 7;
+                }
+                field.push(value as u8);
+                let end = (at + 1).min(bytes.len());
+                bytes.splice(at..end, field);
             }
             _ => {
                 // A part of itself, again.
@@ -172,9 +188,31 @@ fn tar_archives() {
 }
 
 #[test]
+fn tables_of_text() {
+    attack("csv", 2000, MIB);
+}
+
+#[test]
+fn tables_of_json_lines() {
+    attack("jsonl", 3000, MIB);
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_tables() {
+    // A small file's page may decompress to 16 MiB, in two buffers.
+    attack("parquet", 2000, 40 * MIB);
+}
+
+#[test]
+fn lists_of_paths() {
+    attack("list", 3000, MIB);
+}
+
+#[test]
 fn pictures() {
-    // A decoder may take 64 MiB, and the one for TIFF takes that for each of two buffers.
-    attack("picture", 200, 160 * MIB);
+    // What a decoder may take at least, whatever the limit on pixels is.
+    attack("picture", 200, 64 * MIB);
 }
 
 #[test]

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::codec::Index;
 use super::key::RowKey;
 use super::lock::Lock;
-use super::segment::{self, Provenance, Segment};
+use super::segment::{self, KeyTable, Provenance, Segment};
+use super::snapshot::Location;
 use super::space::Space;
 use crate::disk::LockKind;
 use crate::error::Result;
@@ -174,7 +175,8 @@ impl Space {
                     .copies(key)
                     .any(|copy| !is_rewritten[copy.segment as usize])
             };
-            keep(key) && self.snapshot.find(key).is_some() || elsewhere()
+            // In this order: what is not rewritten need not be read.
+            elsewhere() || keep(key) && self.snapshot.find(key).is_some()
         };
         let rows = self.snapshot.keys().filter(stays).count();
         Ok(Exclusive::Done(Retained {
@@ -220,11 +222,18 @@ impl Space {
             };
             let names: Vec<[u8; 16]> = members().map(Segment::name).collect();
             let dim = members().next().map_or(0, Segment::dim);
-            let (keys, rows) = self.rows_of(&group, keep);
+            let (table, rows) = self.rows_of(&group, keep);
             old.extend(&names);
-            if !keys.is_empty() {
-                let (path, name) =
-                    segment::write(&self.files, &self.folder, self.id, dim, &keys, &rows, &group.provenance)?;
+            if !rows.is_empty() {
+                let (path, name) = segment::write_table(
+                    &self.files,
+                    &self.folder,
+                    self.id,
+                    dim,
+                    &table,
+                    &|index| rows[index],
+                    &group.provenance,
+                )?;
                 old.remove(&name);
                 if !names.contains(&name) {
                     self.snapshot.add(Segment::open(&self.files, &path, self.id)?);
@@ -283,20 +292,23 @@ impl Space {
     }
 
     /// The good rows of a group that `keep` takes, each key once.
-    fn rows_of(&self, group: &Group, keep: &dyn Fn(&RowKey) -> bool) -> (Vec<RowKey>, Vec<f32>) {
-        let (mut keys, mut rows) = (Vec::new(), Vec::new());
-        for (key, values) in self.kept_of(group, keep) {
-            keys.push(key);
-            rows.extend_from_slice(values);
+    fn rows_of<'a>(&'a self, group: &Group, keep: &dyn Fn(&RowKey) -> bool) -> (KeyTable, Vec<&'a [f32]>) {
+        let (mut table, mut rows) = (KeyTable::default(), Vec::new());
+        for (location, values) in self.kept_of(group, keep) {
+            table.copy(
+                &self.snapshot.segments[location.segment as usize],
+                location.row as usize,
+            );
+            rows.push(values);
         }
-        (keys, rows)
+        (table, rows)
     }
 
-    fn kept_of<'a>(
+    fn kept_of<'a, 'g>(
         &'a self,
-        group: &'a Group,
-        keep: &'a dyn Fn(&RowKey) -> bool,
-    ) -> impl Iterator<Item = (RowKey, &'a [f32])> {
+        group: &'g Group,
+        keep: &'g dyn Fn(&RowKey) -> bool,
+    ) -> impl Iterator<Item = (Location, &'a [f32])> + use<'a, 'g> {
         group.members.iter().flat_map(move |number| {
             let segment = &self.snapshot.segments[*number as usize];
             (0..segment.len()).filter_map(move |row| {
@@ -305,7 +317,7 @@ impl Space {
                     return None;
                 }
                 let (location, values) = self.snapshot.find(&key)?;
-                ((location.segment, location.row as usize) == (*number, row)).then_some((key, values))
+                ((location.segment, location.row as usize) == (*number, row)).then_some((location, values))
             })
         })
     }

@@ -4,6 +4,7 @@
 //! table, and the key table holds a checksum of each row together with its key. So a row is believed only as the row
 //! of the picture it was computed for.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::codec::{self, Problem, SegmentHeader};
@@ -111,17 +112,52 @@ pub(crate) fn write(
     provenance: &Provenance,
 ) -> Result<(PathBuf, [u8; 16])> {
     assert_eq!(rows.len(), keys.len() * dim, "one row for each key");
-    let row_bytes: &[u8] = bytemuck::cast_slice(rows);
-    let mut table = Vec::with_capacity(keys.len() * KEY_BYTES);
-    for (key, row) in keys.iter().zip(row_bytes.chunks_exact(dim * 4)) {
-        table.extend_from_slice(&key.content);
-        table.extend_from_slice(&key.view.to_le_bytes());
-        table.extend_from_slice(&[0; 4]);
-        table.extend_from_slice(&checksum(key, row));
+    let row = |index: usize| &rows[index * dim..][..dim];
+    let mut table = KeyTable::default();
+    for (index, key) in keys.iter().enumerate() {
+        table.push(key, row(index));
     }
+    write_table(files, folder, space, dim, &table, &row, provenance)
+}
+
+/// The key table of a segment to be written.
+#[derive(Debug, Default)]
+pub(crate) struct KeyTable(Vec<u8>);
+
+impl KeyTable {
+    /// Adds a new row.
+    fn push(&mut self, key: &RowKey, row: &[f32]) {
+        self.0.extend_from_slice(&key.content);
+        self.0.extend_from_slice(&key.view.to_le_bytes());
+        self.0.extend_from_slice(&[0; 4]);
+        self.0.extend_from_slice(&checksum(key, bytemuck::cast_slice(row)));
+    }
+
+    /// Adds a row of another segment under the checksum that it has there: damage on the way would show.
+    pub(crate) fn copy(&mut self, segment: &Segment, row: usize) {
+        self.0.extend_from_slice(segment.entry(row));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len() / KEY_BYTES
+    }
+}
+
+/// Writes a segment with the keys of `table` into `folder` and returns its path and name.
+///
+/// `row(i)`: the values of row `i`, `[dim]`.
+pub(crate) fn write_table<'a>(
+    files: &Files,
+    folder: &Path,
+    space: SpaceId,
+    dim: usize,
+    table: &KeyTable,
+    row: &dyn Fn(usize) -> &'a [f32],
+    provenance: &Provenance,
+) -> Result<(PathBuf, [u8; 16])> {
     let header = SegmentHeader {
-        keys_blake3: *blake3::hash(&table).as_bytes(),
-        ..header_for(space, dim, keys.len(), provenance)
+        keys_blake3: *blake3::hash(&table.0).as_bytes(),
+        ..header_for(space, dim, table.len(), provenance)
     };
     let (keys_offset, rows_offset) = (header.keys_offset as usize, header.rows_offset as usize);
     let header = codec::encode_header(&header);
@@ -133,11 +169,17 @@ pub(crate) fn write(
     front.extend_from_slice(&[0; 4]);
     front.extend_from_slice(&header);
     front.resize(keys_offset, 0);
-    front.extend_from_slice(&table);
+    front.extend_from_slice(&table.0);
     front.resize(rows_offset, 0);
     let name = name_of(&header);
     let path = folder.join(file_name(name));
-    files.write(&path, &[&front, row_bytes])?;
+    let mut file = files.create(&path)?;
+    let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io("write", &path));
+    put(&front)?;
+    for index in 0..table.len() {
+        put(bytemuck::cast_slice(row(index)))?;
+    }
+    file.commit()?;
     Ok((path, name))
 }
 

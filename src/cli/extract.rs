@@ -161,6 +161,9 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         &arguments.input.options(),
         Box::new(std::io::stdin()),
     )?;
+    if let Some(file) = &arguments.failures.failures {
+        require_folder_of(file)?;
+    }
     // Only now: reading a list from a terminal can't be asked to stop, it must be stopped.
     catch_interrupts();
     if let Opened::Listed(dataset) = &opened {
@@ -209,6 +212,22 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         print_report(&report, listed_in.as_deref())?;
     }
     Ok(Ending::with_skipped(report.failed))
+}
+
+/// Better known before hours of work than after.
+fn require_folder_of(file: &Path) -> Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if file.is_dir() || !folder.is_dir() {
+        let problem = if file.is_dir() {
+            "is a folder"
+        } else {
+            "is in a folder that is not there"
+        };
+        let message = format!("`{}`, given as --failures, {problem}", file.display());
+        return Err(Error::Usage(message).into());
+    }
+    Ok(())
 }
 
 /// Lists the failed pictures in `file`, or in the cache: that list is of the last run, and gone when nothing failed.

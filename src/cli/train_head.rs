@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::extract::InputArguments;
-use super::output::{Ending, Result, print_json};
+use super::output::{Ending, Result, counted, print_json};
 use super::progress::catch_interrupts;
 use crate::cache::Origin;
 use crate::dataset::Problems;
@@ -199,16 +199,16 @@ pub(super) fn train(
         context.observer.warn(warning);
     }
     if features.failed_images > 0 {
-        let count = features.failed_images;
+        let failed = counted(features.failed_images, "picture");
         context
             .observer
-            .warn(&format!("{count} pictures that `extract` could not read are left out"));
+            .warn(&format!("{failed} that `extract` could not read: left out"));
     }
     if features.unlabelled_images > 0 {
-        let count = features.unlabelled_images;
+        let unlabelled = counted(features.unlabelled_images, "picture");
         context
             .observer
-            .warn(&format!("{count} pictures without a label are left out"));
+            .warn(&format!("{unlabelled} without a label: left out"));
     }
     let mut task = TrainingTask::new(
         features.classes.len(),

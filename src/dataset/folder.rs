@@ -48,7 +48,10 @@ impl Dataset {
         let (classes, samples) = match splits {
             Some(splits) => scan.split_layout(&splits)?,
             None if top.is_empty() => scan.without_classes()?,
-            None => scan.flat_layout(&top)?,
+            None => {
+                scan.warn_of_loose_pictures()?;
+                scan.flat_layout(&top)?
+            }
         };
         let Scan { ignored, warnings, .. } = scan;
         let mut dataset = Self {
@@ -294,6 +297,22 @@ impl Scan<'_> {
         Ok((classes, samples.collect()))
     }
 
+    /// Pictures beside the class folders belong to no class; a folder of pictures that holds another folder looks like this.
+    fn warn_of_loose_pictures(&mut self) -> Result<()> {
+        let entries = fs::read_dir(self.root).map_err(Error::io("list", self.root))?;
+        let names = entries.filter_map(|entry| entry.ok().map(|entry| PathBuf::from(entry.file_name())));
+        let is_loose = |name: &PathBuf| {
+            has_picture_extension(name) && !is_hidden(name.as_os_str()) && self.root.join(name).is_file()
+        };
+        let loose = names.filter(is_loose).count();
+        if loose > 0 {
+            self.warnings.push(format!(
+                "pictures beside the class folders belong to no class and are left out: {loose} of them"
+            ));
+        }
+        Ok(())
+    }
+
     fn require_classes(&mut self, folder: &Path, found: &[(String, Vec<PathBuf>)]) -> Result<()> {
         if found.is_empty() {
             let pictures = self.pictures(folder)?.len();
@@ -367,14 +386,18 @@ impl Scan<'_> {
             }
         }
         // As strings, not as components: `a-b` comes before `a/b`, as in Python's sorted(os.walk(..)).
-        let key = |path: &PathBuf| {
-            (
-                path.parent().map(|parent| parent.as_os_str().to_owned()),
-                path.file_name().map(OsStr::to_owned),
-            )
-        };
-        pictures.sort_by_cached_key(key);
+        pictures.sort_unstable_by(|left, right| folder_and_name(left).cmp(&folder_and_name(right)));
         Ok(pictures)
+    }
+}
+
+/// The bytes of a path before and behind its last separator.
+fn folder_and_name(path: &Path) -> (&[u8], &[u8]) {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let is_separator = |byte: &u8| std::path::is_separator(char::from(*byte));
+    match bytes.iter().rposition(is_separator) {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (&[], bytes),
     }
 }
 

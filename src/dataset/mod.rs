@@ -13,7 +13,7 @@ mod problems;
 mod record;
 mod split;
 mod stamp;
-mod table;
+pub(crate) mod table;
 
 use std::path::PathBuf;
 

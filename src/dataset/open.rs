@@ -1,6 +1,6 @@
 //! From what the user names to a data set: a folder, a table, archives, a list, or a stream.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use super::archive::{expand_shards, index_archive, is_packed, shard_split};
@@ -71,7 +71,7 @@ impl Dataset {
     pub fn open(argument: &Path, options: &InputOptions, stdin: Box<dyn Read + Send>) -> Result<Opened> {
         let name = options.name_of(argument)?;
         if is_stdin(argument) {
-            return open_stdin(name, options, BufReader::with_capacity(1 << 16, stdin));
+            return open_stdin(name, options, stdin);
         }
         if let Some(shards) = expand_shards(argument)? {
             return open_shards(name, &shards);
@@ -160,9 +160,15 @@ fn of_table(name: PathBuf, kind: DatasetKind, root: PathBuf, table: Table) -> Da
     dataset
 }
 
-fn open_stdin(name: PathBuf, options: &InputOptions, mut stdin: BufReader<Box<dyn Read + Send>>) -> Result<Opened> {
+fn open_stdin(name: PathBuf, options: &InputOptions, mut stdin: Box<dyn Read + Send>) -> Result<Opened> {
     let root = absolute(options.image_root.as_deref().unwrap_or(Path::new(".")))?;
-    if begins_an_archive(&mut stdin)? {
+    // The first block of a tar file, however little a pipe gives at a time.
+    let mut start = Vec::new();
+    let read = stdin.by_ref().take(512).read_to_end(&mut start);
+    read.map_err(Error::io("read", "standard input"))?;
+    let is_archive = begins_an_archive(&start);
+    let mut stdin = BufReader::with_capacity(1 << 16, Cursor::new(start).chain(stdin));
+    if is_archive {
         let archive = StreamedArchive {
             path: PathBuf::new(),
             split: None,
@@ -182,15 +188,13 @@ fn open_stdin(name: PathBuf, options: &InputOptions, mut stdin: BufReader<Box<dy
     Ok(Opened::Listed(of_table(name, DatasetKind::List, root, table)))
 }
 
-/// Looks at the first bytes without taking them.
-fn begins_an_archive(stdin: &mut BufReader<Box<dyn Read + Send>>) -> Result<bool> {
+/// Whether these first bytes are those of a tar file, packed or not.
+fn begins_an_archive(start: &[u8]) -> bool {
     const GZIP: &[u8] = &[0x1f, 0x8b];
-    // A pipe may give less than there is; what it gives first is never less than the two bytes, or there is no more.
-    let start = stdin.fill_buf().map_err(Error::io("read", "standard input"))?;
     // The first block of a tar file: its name, ended and filled with zeros. No path holds one, no list begins with one
     // but one that ends its paths by them, whose first is followed by another character before long.
     let block = start.len() >= 262 && start[257..262] == *b"ustar";
-    Ok(start.starts_with(GZIP) || block)
+    start.starts_with(GZIP) || block
 }
 
 fn open_shards(name: PathBuf, shards: &[PathBuf]) -> Result<Opened> {

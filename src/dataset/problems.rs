@@ -1,6 +1,7 @@
 //! What is wrong with a data set as a whole: the same picture under two labels or in two splits, a class that a split
 //! lacks. Found from the content hashes, reported and never mended: only the user knows which copy is right.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use rayon::slice::ParallelSliceMut;
@@ -13,9 +14,9 @@ use crate::disk::lossy;
 const LISTED: usize = 5;
 
 /// One picture whose content is known.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Examined<'a> {
-    pub(crate) path: &'a Path,
+    pub(crate) path: Cow<'a, Path>,
     pub(crate) class: Option<u32>,
     pub(crate) split: Option<Split>,
     pub(crate) content: [u8; 32],
@@ -67,21 +68,29 @@ pub struct MissingClass {
 }
 
 impl Problems {
-    /// Looks through `pictures`, whose classes index `classes`.
-    pub(crate) fn find(classes: &[String], pictures: &[Examined<'_>]) -> Self {
+    /// Looks through `count` pictures, whose classes index `classes`; those that are `None` are passed over.
+    ///
+    /// `picture` is asked for each of them more than once: a list of millions would be held in vain.
+    pub(crate) fn find<'a>(
+        classes: &[String],
+        count: usize,
+        picture: &(dyn Fn(usize) -> Option<Examined<'a>> + Sync),
+    ) -> Self {
         let describe = |picture: &Examined<'_>| PictureIn {
             path: picture.path.to_path_buf(),
             label: picture.class.map(|class| classes[class as usize].clone()),
             split: picture.split,
         };
         let mut problems = Self {
-            classes_missing: missing_classes(classes, pictures),
+            classes_missing: missing_classes(classes, (0..count).filter_map(picture)),
             ..Self::default()
         };
-        for_each_equal(pictures, &|picture| Some(picture.content), &mut |equal| {
+        let content = |index: usize| picture(index).map(|picture| picture.content);
+        for_each_equal(count, &content, &mut |equal| {
+            let equal: Vec<Examined<'_>> = equal.iter().filter_map(|index| picture(*index as usize)).collect();
             let identical = || IdenticalPictures {
                 content: blake3::Hash::from_bytes(equal[0].content).to_hex().to_string(),
-                pictures: equal.iter().map(|picture| describe(picture)).collect(),
+                pictures: equal.iter().map(describe).collect(),
             };
             if !all_equal(equal.iter().filter_map(|picture| picture.class)) {
                 problems.identical_with_different_labels.push(identical());
@@ -90,7 +99,9 @@ impl Problems {
                 problems.identical_across_splits.push(identical());
             }
         });
-        for_each_equal(pictures, &|picture| picture.group, &mut |equal| {
+        let group = |index: usize| picture(index).and_then(|picture| picture.group);
+        for_each_equal(count, &group, &mut |equal| {
+            let equal: Vec<Examined<'_>> = equal.iter().filter_map(|index| picture(*index as usize)).collect();
             if !all_equal(equal.iter().filter_map(|picture| picture.split)) {
                 let first = |split| equal.iter().find(|picture| picture.split == Some(split));
                 let firsts = [Split::Train, Split::Val, Split::Test].into_iter().filter_map(first);
@@ -173,25 +184,18 @@ fn all_equal<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
     first.is_none_or(|first| values.all(|value| value == first))
 }
 
-/// Calls `found` with each set of two or more pictures of equal key, by key, the pictures in their own order.
-fn for_each_equal<'p, 'a>(
-    pictures: &'p [Examined<'a>],
-    key: &(dyn Fn(&Examined<'_>) -> Option<[u8; 32]> + Sync),
-    found: &mut dyn FnMut(&[&'p Examined<'a>]),
-) {
-    let mut order: Vec<u32> = (0..pictures.len())
-        .filter(|index| key(&pictures[*index]).is_some())
+/// Calls `found` with the numbers of each set of two or more pictures of equal key, by key, in their own order.
+fn for_each_equal(count: usize, key: &(dyn Fn(usize) -> Option<[u8; 32]> + Sync), found: &mut dyn FnMut(&[u32])) {
+    let mut order: Vec<u32> = (0..count)
+        .filter(|index| key(*index).is_some())
         .map(|index| u32::try_from(index).expect("a record has fewer than 2^32 pictures"))
         .collect();
-    order.par_sort_unstable_by_key(|index| (key(&pictures[*index as usize]), *index));
-    let same = |left: &u32, right: &u32| key(&pictures[*left as usize]) == key(&pictures[*right as usize]);
-    for equal in order.chunk_by(same).filter(|equal| equal.len() > 1) {
-        let equal: Vec<_> = equal.iter().map(|index| &pictures[*index as usize]).collect();
-        found(&equal);
-    }
+    order.par_sort_unstable_by_key(|index| (key(*index as usize), *index));
+    let same = |left: &u32, right: &u32| key(*left as usize) == key(*right as usize);
+    order.chunk_by(same).filter(|equal| equal.len() > 1).for_each(found);
 }
 
-fn missing_classes(classes: &[String], pictures: &[Examined<'_>]) -> Vec<MissingClass> {
+fn missing_classes<'a>(classes: &[String], pictures: impl Iterator<Item = Examined<'a>>) -> Vec<MissingClass> {
     let splits = [Split::Train, Split::Val, Split::Test];
     let mut counts = vec![[0_u64; 3]; classes.len()];
     for picture in pictures {
@@ -220,9 +224,9 @@ fn missing_classes(classes: &[String], pictures: &[Examined<'_>]) -> Vec<Missing
 mod tests {
     use super::*;
 
-    fn picture(path: &str, class: u32, split: Split, content: u8) -> Examined<'_> {
+    fn picture(path: &'static str, class: u32, split: Split, content: u8) -> Examined<'static> {
         Examined {
-            path: Path::new(path),
+            path: Path::new(path).into(),
             class: Some(class),
             split: Some(split),
             content: [content; 32],
@@ -242,7 +246,10 @@ mod tests {
             picture("e1", 2, Split::Train, 4),
             picture("e2", 2, Split::Train, 4),
         ];
-        let problems = Problems::find(&classes, &pictures);
+        let find = |classes: &[String], pictures: &[Examined<'static>]| {
+            Problems::find(classes, pictures.len(), &|index| Some(pictures[index].clone()))
+        };
+        let problems = find(&classes, &pictures);
         let paths = |identical: &[IdenticalPictures]| -> Vec<Vec<String>> {
             let names = |pictures: &[PictureIn]| {
                 pictures
@@ -265,10 +272,10 @@ mod tests {
             ]
         );
         assert!(
-            Problems::find(&classes[..2], &pictures[4..5])
+            find(&classes[..2], &pictures[4..5])
                 .lines()
                 .contains(&"class `dog` has no picture in val".to_owned())
         );
-        assert!(Problems::find(&classes[2..], &[]).is_empty());
+        assert!(find(&classes[2..], &[]).is_empty());
     }
 }

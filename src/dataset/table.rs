@@ -142,7 +142,6 @@ pub(crate) fn read_table(file: &Path, columns: &TableColumns) -> Result<Table> {
 ///
 /// # Errors
 /// As [`read_table`].
-#[cfg_attr(not(test), expect(dead_code, reason = "for tests and fuzzing"))]
 pub(crate) fn read_table_bytes(
     file: &Path,
     format: TableFormat,

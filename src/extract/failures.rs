@@ -40,7 +40,8 @@ impl FailureLimit {
         match self {
             Self::Unlimited => None,
             Self::Count(count) => Some(count),
-            Self::Percent(percent) => Some((images as f64 * percent / 100.0).floor() as usize),
+            // 0.57 % of 10,000 are 57, though their product in floating point is a little less.
+            Self::Percent(percent) => Some((images as f64 * percent / 100.0 + 1e-9).floor() as usize),
         }
     }
 
@@ -95,6 +96,7 @@ mod tests {
             assert!(wrong.parse::<FailureLimit>().is_err(), "{wrong}");
         }
         assert_eq!(FailureLimit::Percent(10.0).of(29), Some(2));
+        assert_eq!(FailureLimit::Percent(0.57).of(10_000), Some(57));
         assert_eq!(FailureLimit::Percent(100.0).of(29), Some(29));
         assert_eq!(
             (FailureLimit::Count(3).of(1), FailureLimit::Unlimited.of(9)),

@@ -187,20 +187,16 @@ impl Ledger {
 
     /// What is wrong with the data set, as far as its pictures could be read.
     pub(super) fn problems(&self, dataset: &Dataset) -> Problems {
-        let examined = dataset
-            .samples
-            .iter()
-            .zip(&self.pictures)
-            .filter_map(|(sample, picture)| {
-                Some(Examined {
-                    path: &sample.path,
-                    class: sample.class,
-                    split: sample.split,
-                    content: picture.content?,
-                    group: None,
-                })
-            });
-        Problems::find(&dataset.classes, &examined.collect::<Vec<_>>())
+        Problems::find(&dataset.classes, dataset.samples.len(), &|index| {
+            let sample = &dataset.samples[index];
+            Some(Examined {
+                path: sample.path.as_path().into(),
+                class: sample.class,
+                split: sample.split,
+                content: self.pictures[index].content?,
+                group: None,
+            })
+        })
     }
 }
 

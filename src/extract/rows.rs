@@ -13,9 +13,9 @@ use crate::pipeline::{Outcome, Processed};
 const FIRST_COMMIT: Duration = Duration::from_millis(100);
 /// How long a row waits in a long run: each commit is a file of its own.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(2);
-/// And before so many of them are waiting: 32 MiB of 512-d features.
+/// And before so many of them are waiting: 8 MiB of 512-d features.
 #[cfg(not(test))]
-const COMMIT_ROWS: usize = 16 << 10;
+const COMMIT_ROWS: usize = 4 << 10;
 /// Few, so that the short runs of the tests have many commits to fail in.
 #[cfg(test)]
 const COMMIT_ROWS: usize = 3;

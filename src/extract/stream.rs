@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ledger::{Ledger, Memory};
@@ -38,7 +38,7 @@ pub fn extract_stream(
         .map(|archive| (archive.path.clone(), Stamp::of_file(&root.join(&archive.path))))
         .collect();
     let stream = Stream {
-        root: &root,
+        root: root.clone(),
         max_file_bytes: options.limits.max_file_bytes,
         state: Mutex::new(State {
             archives: archives.into(),
@@ -47,7 +47,8 @@ pub fn extract_stream(
     };
     let mut ledger = Ledger::default();
     let done = job.run(&stream, &mut ledger, &|index| index, &mut |_| Ok(()));
-    let dataset = stream.into_dataset(name.clone(), root.clone());
+    let complete = matches!(&done.ended, Ok(ended) if !ended.interrupted);
+    let dataset = stream.into_dataset(name, root, complete);
     ledger.complete(dataset.samples.len());
     for warning in &dataset.warnings {
         observer.warn(warning);
@@ -58,8 +59,8 @@ pub fn extract_stream(
 }
 
 /// Hands out the pictures of the archives.
-struct Stream<'a> {
-    root: &'a Path,
+struct Stream {
+    root: PathBuf,
     max_file_bytes: u64,
     state: Mutex<State>,
 }
@@ -87,7 +88,7 @@ struct Listed {
     split: Option<Split>,
 }
 
-impl Supply for Stream<'_> {
+impl Supply for Stream {
     fn next(&self) -> Result<Option<Work>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -103,11 +104,7 @@ impl Supply for Stream<'_> {
                     // The last of this archive; others may be whole.
                     state.warnings.push(error.to_string());
                     state.listed.push(Listed {
-                        path: if current.path.as_os_str().is_empty() {
-                            PathBuf::from("-")
-                        } else {
-                            current.path
-                        },
+                        path: called(current.path),
                         label: None,
                         split: None,
                     });
@@ -143,7 +140,7 @@ impl Supply for Stream<'_> {
     }
 }
 
-impl Stream<'_> {
+impl Stream {
     fn open(&self, archive: StreamedArchive) -> Result<Current> {
         let StreamedArchive { path, split, reader } = archive;
         let file = self.root.join(&path);
@@ -161,9 +158,19 @@ impl Stream<'_> {
         })
     }
 
-    /// What was handed out, as a data set.
-    fn into_dataset(self, name: PathBuf, root: PathBuf) -> Dataset {
-        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    /// What was handed out, as a data set. Of one that was not read to its end a sample that nothing is known of stands
+    /// for the rest, so that nobody takes the part for the whole.
+    fn into_dataset(self, name: PathBuf, root: PathBuf, complete: bool) -> Dataset {
+        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !complete {
+            let current = state.current.take().map(|current| current.path);
+            let path = current.or_else(|| state.archives.pop_front().map(|archive| archive.path));
+            state.listed.push(Listed {
+                path: called(path.unwrap_or_default()),
+                label: None,
+                split: None,
+            });
+        }
         let (classes, order) = state.labels.sorted();
         let sample = |listed: Listed| Sample {
             path: listed.path,
@@ -184,4 +191,12 @@ impl Stream<'_> {
         dataset.take_val_from_train();
         dataset
     }
+}
+
+/// An archive's path as that of a sample, which standard input has none for.
+fn called(archive: PathBuf) -> PathBuf {
+    if archive.as_os_str().is_empty() {
+        return PathBuf::from("-");
+    }
+    archive
 }

@@ -74,6 +74,8 @@ impl Listing {
     }
 
     fn of_dataset(dataset: Dataset, record: Option<&DatasetRecord>) -> Self {
+        // One of the same name that was something else says nothing of these files.
+        let record = record.filter(|record| (record.of().kind, &record.of().root) == (dataset.kind, &dataset.root));
         let archives = dataset.archive_stamps();
         let look_up = |sample: &Sample| {
             let found = record?.find(&sample.path)?;
@@ -103,7 +105,7 @@ impl Listing {
         // What the record was made of may be there, though it can't be listed again: then it has to be what it was.
         let changed = |path: &Path, stamp: Stamp| path.exists() && Stamp::of_file(path) != stamp;
         match of.kind {
-            DatasetKind::Folder | DatasetKind::Table => {
+            DatasetKind::Folder if !of.root.exists() => {
                 warnings.push(format!(
                     "{} is gone: using what was remembered of it",
                     of.name.display()
@@ -119,7 +121,14 @@ impl Listing {
                 let is_new = |shard: &&PathBuf| absolute(shard).is_ok_and(|shard| !remembered.contains(&shard));
                 seen.note_unseen(&shards.iter().filter(is_new).map(PathBuf::as_path).collect::<Vec<_>>());
             }
-            DatasetKind::List => {
+            DatasetKind::Folder | DatasetKind::Table | DatasetKind::List => {
+                if of.kind != DatasetKind::List {
+                    warnings.push(format!(
+                        "{} is not there: using what was remembered under this name; what has been added since is not \
+                         seen",
+                        of.name.display()
+                    ));
+                }
                 let changed = |sample: &SampleRecord<'_>| changed(&of.root.join(&sample.path), sample.stamp);
                 let changed: Vec<_> = record.samples().filter(changed).collect();
                 seen.note_unseen(&changed.iter().map(|sample| &*sample.path).collect::<Vec<_>>());
@@ -163,7 +172,10 @@ impl Listing {
             }
         };
         let groups = usable.iter().map(&mut group).collect();
-        if alone > 0 {
+        if alone == usable.len() {
+            self.warnings
+                .push(format!("no path matches `{pattern}`: it keeps nothing together"));
+        } else if alone > 0 {
             self.warnings.push(format!(
                 "{alone} of {} paths do not match `{pattern}`: each of them is a group of its own",
                 usable.len()
@@ -172,21 +184,18 @@ impl Listing {
         groups
     }
 
-    pub(super) fn problems<'k>(
-        &self,
-        pictures: impl Iterator<Item = (&'k Known, Option<Split>, Option<[u8; 32]>)>,
-    ) -> Problems {
-        let pictures: Vec<_> = pictures
-            .map(|(known, split, group)| (self.path(known.number), known, split, group))
-            .collect();
-        let examined = pictures.iter().map(|(path, known, split, group)| Examined {
-            path,
-            class: known.class,
-            split: *split,
-            content: known.key.content,
-            group: *group,
-        });
-        Problems::find(&self.classes, &examined.collect::<Vec<_>>())
+    /// What is wrong with `usable` pictures, each in its split and in its group if there are any.
+    pub(super) fn problems(&self, usable: &[Known], splits: &[Option<Split>], groups: Option<&[[u8; 32]]>) -> Problems {
+        Problems::find(&self.classes, usable.len(), &|index| {
+            let known = &usable[index];
+            Some(Examined {
+                path: self.path(known.number),
+                class: known.class,
+                split: splits[index],
+                content: known.key.content,
+                group: groups.map(|groups| groups[index]),
+            })
+        })
     }
 
     pub(super) fn not_extracted(&self, missing: usize, example: Option<PathBuf>) -> Error {

@@ -175,12 +175,7 @@ impl Selection {
             .as_ref()
             .map(|pattern| listing.groups(&usable, pattern));
         let splits = split(&usable, groups.as_deref(), request.val_fraction);
-        let examined = usable
-            .iter()
-            .zip(&splits)
-            .enumerate()
-            .map(|(index, (known, split))| (known, *split, groups.as_ref().map(|groups| groups[index])));
-        let problems = listing.problems(examined);
+        let problems = listing.problems(&usable, &splits, groups.as_deref());
         Ok(Self {
             listing,
             space,

@@ -13,7 +13,7 @@ use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use super::convert::{GreyAlpha, to_rgb};
 use super::room::Room;
 use super::sniff::{Format, sniff};
-use super::{Completeness, Exif, Limits, PictureError, Reason, Truncated, exif, jpeg, mend, orient, quiet};
+use super::{Completeness, Exif, Limits, PictureError, Reason, Truncated, directory, exif, jpeg, mend, orient, quiet};
 
 /// A picture at full size.
 #[derive(Debug)]
@@ -83,6 +83,10 @@ fn by_image_crate(
     limits: &Limits,
 ) -> Result<(Decoded, Option<u16>), PictureError> {
     let failed = |source: ImageError| classify(&source, format);
+    if format == Format::Tiff && directory::claims_too_much(bytes) {
+        let detail = "TIFF: the file ends before what its directory lists";
+        return Err(PictureError::new(Reason::Truncated, detail));
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), of_image_crate);
     let mut bounds = image::Limits::no_limits();
     bounds.max_alloc = Some(limits.max_bytes());

@@ -5,6 +5,7 @@
 
 mod convert;
 mod decode;
+mod directory;
 mod exif;
 mod jpeg;
 mod mend;

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::{CLASSES, Run, Scene, StoredRows, TinyModel, copy_folder, picture, png, stored_files, stored_rows};
+use crate::common::{
+    CLASSES, Run, Scene, StoredRows, TinyModel, copy_folder, counts, files_below, picture, png, stored_files,
+    stored_rows,
+};
 
 /// What may happen to the features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,12 +17,18 @@ enum Expected {
     SameRows,
     /// The same, and some pictures have none.
     FewerRows,
+    /// The same, and beside them one of a picture that is cut off, as a view of its own.
+    PartialRow,
 }
-use Expected::{FewerRows, OtherSpace, SameRows};
+use Expected::{FewerRows, OtherSpace, PartialRow, SameRows};
+
+/// The view of a row whose picture is cut off.
+const PARTIAL_VIEW: u32 = 1 << 31;
 
 /// One option of `extract` with a value that is not the default.
 struct Flip {
     option: &'static str,
+    /// The data set in place of `pictures`, if one is named, and the option.
     arguments: &'static [&'static str],
     expected: Expected,
 }
@@ -47,7 +56,21 @@ const EXTRACT_OPTIONS: &[Flip] = &[
     flip("--batch-size", &["--batch-size", "256"], SameRows),
     flip("--max-pixels", &["--max-pixels", "1000000"], SameRows),
     flip("--max-pixels", &["--max-pixels", "3000"], FewerRows),
+    flip("--max-file-bytes", &["--max-file-bytes", "1000000"], SameRows),
+    flip("--max-file-bytes", &["--max-file-bytes", "2000"], FewerRows),
+    flip("--accept-truncated", &["--accept-truncated"], SameRows),
+    flip("--accept-truncated", &["cut", "--accept-truncated"], PartialRow),
     flip("--rehash", &["--rehash"], SameRows),
+    flip("--max-failures", &["--max-failures", "0"], SameRows),
+    flip("--max-failures", &["--max-failures", "50%"], SameRows),
+    flip("--fail-fast", &["--fail-fast"], SameRows),
+    flip("--failures", &["--failures", "list.csv"], SameRows),
+    // A table of the same pictures with a usual and an unusual name for each column.
+    flip("--path-column", &["table.csv", "--path-column", "where"], SameRows),
+    flip("--label-column", &["table.csv", "--label-column", "what"], SameRows),
+    flip("--split-column", &["table.csv", "--split-column", "part"], SameRows),
+    flip("--image-root", &["lists/table.csv", "--image-root", "."], SameRows),
+    flip("--name", &["--name", "animals"], SameRows),
     flip("--cache", &[], SameRows),
     flip("--device", &["--device", "cpu"], SameRows),
     flip("--threads", &["--threads", "1"], SameRows),
@@ -68,6 +91,8 @@ const PREDICT_OPTIONS: &[(&str, &[&str])] = &[
     ("--output", &["-o", "predictions"]),
     ("--batch-size", &["--batch-size", "1"]),
     ("--max-pixels", &["--max-pixels", "1000000"]),
+    ("--max-file-bytes", &["--max-file-bytes", "1000000"]),
+    ("--accept-truncated", &["--accept-truncated"]),
     ("--cache", &["--cache", "absent"]),
     ("--device", &["--device", "cpu"]),
     ("--threads", &["--threads", "5"]),
@@ -84,6 +109,13 @@ const TRAIN_OPTIONS: &[(&str, &[&str])] = &[
     ("--backbone", &["--backbone", "tiny.onnx"]),
     ("--space", &["--space", SPACE]),
     ("--val-fraction", &["--val-fraction", "0.5"]),
+    ("--group-by", &["--group-by", "/00[0-9]"]),
+    // Of tables and streams; a folder has its labels and its name.
+    ("--path-column", &["--path-column", "where"]),
+    ("--label-column", &["--label-column", "what"]),
+    ("--split-column", &["--split-column", "part"]),
+    ("--image-root", &["--image-root", "."]),
+    ("--name", &["--name", "pictures"]),
     ("--epochs", &["--epochs", "2"]),
     ("--batch-size", &["--batch-size", "1"]),
     ("--lr", &["--lr", "0.01"]),
@@ -148,6 +180,20 @@ fn scene() -> Scene {
     scene.write("pictures/train/blue/turned.jpg", &crate::common::jpeg(&turned, Some(6)));
     let large = image::imageops::resize(&picture(1, 51), 96, 80, image::imageops::FilterType::Triangle);
     scene.write("pictures/train/green/large.png", &png(&large));
+    copy_folder(&scene.path("pictures"), &scene.path("cut"));
+    let whole = crate::common::jpeg(&picture(2, 52), None);
+    scene.write("cut/train/red/cut.jpg", &whole[..whole.len() * 2 / 3]);
+    let mut table = "path,label,split,where,what,part\n".to_owned();
+    for path in files_below(&scene.path("pictures")) {
+        let names: Vec<_> = path.iter().rev().take(4).map(|name| name.to_str().unwrap()).collect();
+        let [name, class, split, root] = names[..] else {
+            panic!("{names:?}")
+        };
+        let path = format!("{root}/{split}/{class}/{name}");
+        table += &format!("{path},{class},{split},{path},{class},{split}\n");
+    }
+    scene.write("table.csv", table.as_bytes());
+    scene.write("lists/table.csv", table.as_bytes());
     scene
 }
 
@@ -163,15 +209,15 @@ fn library(scene: &Scene) -> String {
 }
 
 fn extract(scene: &Scene, cache: &str, flip: &Flip, library: &str) -> Run {
-    let mut arguments = vec!["extract", "pictures", "--cache", cache];
-    if flip.arguments.first() != Some(&"--backbone") {
+    let (dataset, options) = match flip.arguments {
+        [dataset, options @ ..] if !dataset.starts_with('-') => (*dataset, options),
+        options => ("pictures", options),
+    };
+    let mut arguments = vec!["extract", dataset, "--cache", cache];
+    if options.first() != Some(&"--backbone") {
         arguments.extend(["--backbone", "tiny.onnx"]);
     }
-    arguments.extend(
-        flip.arguments
-            .iter()
-            .map(|word| if *word == LIBRARY { library } else { word }),
-    );
+    arguments.extend(options.iter().map(|word| if *word == LIBRARY { library } else { word }));
     let run = scene.run(arguments);
     // Pictures without a feature are told by the exit code.
     let code = if flip.expected == FewerRows && cache != "known" {
@@ -218,22 +264,69 @@ fn every_option_of_extract_is_another_space_or_changes_no_bit() {
                     "`{told}` must change no bit"
                 );
             }
+            PartialRow => {
+                assert_eq!(id, *space, "{told}");
+                assert_one_partial_row_beside(&rows, expected);
+            }
         }
         // Into the cache that has the features: they are found, or others are put beside them.
         copy_folder(&scene.path("plain"), &scene.path("known"));
         extract(&scene, "known", flip, &library);
         let mut known = stored_rows(&scene.path("known"));
-        assert!(
-            known.remove(space).as_ref() == Some(expected),
-            "`{told}` must keep what is there"
-        );
+        let kept = known.remove(space).unwrap();
+        if flip.expected == PartialRow {
+            assert_one_partial_row_beside(&kept, expected);
+        } else {
+            assert!(kept == *expected, "`{told}` must keep what is there");
+        }
         match flip.expected {
             OtherSpace => assert_eq!(known.into_iter().collect::<Vec<_>>(), [(id, rows)], "{told}"),
-            SameRows | FewerRows => assert!(known.is_empty(), "{told}: {:?}", known.keys()),
+            SameRows | FewerRows | PartialRow => assert!(known.is_empty(), "{told}: {:?}", known.keys()),
         }
         scene.remove("fresh");
         scene.remove("known");
     }
+}
+
+#[track_caller]
+fn assert_one_partial_row_beside(rows: &StoredRows, whole: &StoredRows) {
+    let mut rows = rows.clone();
+    let views: Vec<u32> = rows.keys().map(|(_, view)| *view).filter(|view| *view != 0).collect();
+    assert_eq!(views, [PARTIAL_VIEW]);
+    rows.retain(|(_, view), _| *view == 0);
+    assert!(rows == *whole, "the rows of whole pictures must stay as they are");
+}
+
+#[test]
+fn the_row_of_a_cut_picture_is_taken_only_by_who_accepts_such() {
+    let scene = scene();
+    let cut = scene.read("cut/train/red/cut.jpg");
+    let extract = ["extract", "cut", "--backbone", "tiny.onnx", "--json"];
+    let accept = extract.into_iter().chain(["--accept-truncated"]);
+    let train = ["train-head", "cut", "--epochs", "1", "--json"];
+    let images = PICTURES as u64 + 1;
+    for round in 0..2 {
+        // Refused, computed or reused as partial, refused again although there is a row.
+        let refused = scene.run(extract).code(3).json();
+        assert_eq!(counts(&refused)[3], 1, "{round}");
+        assert_eq!(refused["failures"][0]["reason"], "truncated");
+        let computed = u64::from(round == 0);
+        let trained = scene.run(train).code(0).json();
+        assert_eq!(trained["failed_images"], 1, "{trained}");
+        assert_eq!(trained["train_images"], 20, "{trained}");
+        let accepted = scene.run(accept.clone()).code(0).json();
+        assert_eq!(counts(&accepted), [images, computed, images - computed, 0]);
+        let trained = scene.run(train).code(0).json();
+        assert_eq!(trained["failed_images"], 0, "{trained}");
+        assert_eq!(trained["train_images"], 21, "{trained}");
+    }
+    // Of the whole file, once it is there, the row is another one.
+    let rows = stored_rows(&scene.path("cache")).pop_first().unwrap().1;
+    assert!(rows.contains_key(&(*blake3::hash(&cut).as_bytes(), PARTIAL_VIEW)));
+    assert!(!rows.contains_key(&(*blake3::hash(&cut).as_bytes(), 0)));
+    scene.write("cut/train/red/cut.jpg", &crate::common::jpeg(&picture(2, 52), None));
+    let whole = scene.run(extract).code(0).json();
+    assert_eq!(counts(&whole), [images, 1, images - 1, 0]);
 }
 
 fn is_part(rows: &StoredRows, of: &StoredRows) -> bool {

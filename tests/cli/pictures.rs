@@ -136,19 +136,8 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
 
 /// The report of a run, and the most memory it had, in KiB; `None` where the system does not tell.
 fn measured(scene: &Scene, arguments: &[&str]) -> (Value, Option<u64>) {
-    let mut child = scene.spawn(&mut scene.command(arguments.iter().copied()));
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = None;
-    while child.try_wait().unwrap().is_none() {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = line
-            .and_then(|line| line.split_whitespace().next()?.parse().ok())
-            .or(peak);
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    let run = crate::common::Run::of(child.wait_with_output().unwrap()).code(3);
-    (run.json(), peak)
+    let (run, peak) = scene.measured(arguments.iter().copied());
+    (run.code(3).json(), peak)
 }
 
 /// What ONNX Runtime, the tiny model and the program take without pictures, with much to spare, in KiB.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use lastlayer::{Cache, RowKey};
 use ndarray::Array2;
 
-use crate::common::{Run, Scene, counts, shared};
+use crate::common::{Run, Scene, counts, files_below, shared};
 
 /// A cache with the features of a data set by the reference ResNet18; computed once in this process.
 struct Extracted {
@@ -154,4 +154,27 @@ fn every_difficult_file_is_answered_or_explained() {
         .run(["predict", "--head", "nasty.safetensors", "--json", text(&nasty)])
         .code(3);
     assert!(run.json_lines().len() > 100, "{}", run.json_lines().len());
+}
+
+/// Batches of 16, 16 and 8 pictures.
+#[test]
+fn resnet18_stays_below_500_megabytes() {
+    let Some(shared) = shared() else { return };
+    let scene = Scene::new();
+    let pictures = files_below(&shared.join("data/cats4/train"));
+    for (number, picture) in pictures.iter().take(40).enumerate() {
+        scene.write(&format!("pictures/{number}.jpg"), &std::fs::read(picture).unwrap());
+    }
+    let model = shared.canonicalize().unwrap().join("models/resnet18.onnx");
+    let arguments = ["extract", "pictures", "--backbone", text(&model), "--json"];
+    let fixed = ["--batch-size", "16", "--threads", "2", "--device", "cpu"];
+    let (run, peak) = scene.measured(arguments.into_iter().chain(fixed));
+    assert_eq!(counts(&run.code(0).json()), [40, 40, 0, 0]);
+    match peak {
+        Some(peak) => {
+            eprintln!("{peak} KiB at most");
+            assert!(peak < 500_000, "{peak} KiB");
+        }
+        None => eprintln!("skipped: the system tells no process's memory"),
+    }
 }

@@ -364,10 +364,17 @@ proptest! {
 }
 
 #[test]
-#[ignore = "writes fuzz/seeds anew"]
-fn stores_seeds() {
-    let store = |name, bytes: &[u8]| crate::hostile::store_seed("checkpoint", name, bytes);
-    store("legacy.pth", &from_hex(LEGACY));
-    store("stored.pth", &good_archive(zip::CompressionMethod::Stored));
-    store("deflated.pth", &good_archive(zip::CompressionMethod::Deflated));
+fn the_seeds_are_what_is_written() {
+    use crate::hostile::{check_encoded_seed, check_seed};
+    check_seed("checkpoint", "legacy.pth", &from_hex(LEGACY));
+    check_encoded_seed(
+        "checkpoint",
+        "stored.pth",
+        &good_archive(zip::CompressionMethod::Stored),
+    );
+    check_encoded_seed(
+        "checkpoint",
+        "deflated.pth",
+        &good_archive(zip::CompressionMethod::Deflated),
+    );
 }

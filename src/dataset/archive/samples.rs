@@ -1,5 +1,6 @@
 //! Members grouped into samples, as the WebDataset convention has it: neighbours that share a key.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -32,6 +33,7 @@ pub(super) struct Tally {
     pub(super) ignored: Ignored,
     without_picture: Noted,
     further_pictures: Noted,
+    repeated_names: Noted,
     unreadable_labels: Noted,
     unknown_splits: Noted,
 }
@@ -55,6 +57,10 @@ impl Tally {
         let kinds = [
             (&self.without_picture, "samples without a picture are left out"),
             (&self.further_pictures, "further pictures of a sample are left out"),
+            (
+                &self.repeated_names,
+                "pictures have the name of one before them and are told apart by a number",
+            ),
             (&self.unreadable_labels, "labels can't be read and count as missing"),
             (
                 &self.unknown_splits,
@@ -96,6 +102,8 @@ impl<P> Open<P> {
 pub(super) struct Samples<S, P> {
     members: Members<S>,
     open: Option<Open<P>>,
+    /// How often each name was given, so that what is remembered by name is of one picture.
+    given: HashMap<Vec<u8>, u32>,
     tally: Tally,
     /// What could not be read, while the sample before it is given.
     failure: Option<Error>,
@@ -107,6 +115,7 @@ impl<S: Source, P> Samples<S, P> {
         Self {
             members,
             open: None,
+            given: HashMap::new(),
             tally: Tally::default(),
             failure: None,
             ended: false,
@@ -237,11 +246,30 @@ impl<S: Source, P> Samples<S, P> {
             return None;
         };
         Some(Found {
-            name: path_of(name),
+            name: path_of(self.unique(name)),
             label: open.class.or(open.described.label),
             split: open.described.split,
             picture,
         })
+    }
+
+    /// The name, or where one before has it, the name with `#2`, `#3` … behind it.
+    fn unique(&mut self, name: Vec<u8>) -> Vec<u8> {
+        let count = self.given.entry(name.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 {
+            return name;
+        }
+        let mut number = *count;
+        let numbered = loop {
+            let numbered = [&name[..], format!("#{number}").as_bytes()].concat();
+            if self.given.insert(numbered.clone(), 1).is_none() {
+                break numbered;
+            }
+            number += 1;
+        };
+        self.tally.repeated_names.note(|| shown(&numbered));
+        numbered
     }
 
     fn ignore(&mut self, member: &Member) {

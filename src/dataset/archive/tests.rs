@@ -195,10 +195,22 @@ fn repeated_keys_and_joined_archives_give_every_sample() {
         labels(&joined),
         [
             is("0.jpg", Some("1")),
-            is("0.jpg", Some("2")),
-            is("0.jpg", Some("3")),
-            is("0.jpg", None)
+            is("0.jpg#2", Some("2")),
+            is("0.jpg#3", Some("3")),
+            is("0.jpg#4", None)
         ]
+    );
+    // Also where a name is taken already that a number would make.
+    let taken = made(&[
+        ("0.jpg#2.jpg", b"x"),
+        ("0.jpg", b"a"),
+        ("0.jpg#2", b"y"),
+        ("0.jpg", b"b"),
+    ]);
+    let names: Vec<String> = both_ways(&taken).into_iter().map(|sample| sample.0).collect();
+    assert_eq!(
+        names.iter().collect::<std::collections::BTreeSet<_>>().len(),
+        names.len()
     );
 }
 
@@ -545,17 +557,16 @@ fn the_split_of_a_shard_is_its_folder_or_a_word_of_its_name() {
 }
 
 #[test]
-#[ignore = "writes fuzz/seeds anew"]
-fn stores_seeds() {
+fn the_seeds_are_what_is_written() {
     let bytes = made(&[
         ("a/1.jpg", b"one"),
         ("a/1.cls", b"7"),
         ("a/2.json", br#"{"label": "cat", "split": "val"}"#),
         ("a/2.png", b"two"),
     ]);
-    crate::hostile::store_seed("tar", "gnu.tar", &bytes);
+    crate::hostile::check_seed("tar", "gnu.tar", &bytes);
     let long = format!("{}/1.jpg", "folder".repeat(30));
-    crate::hostile::store_seed("tar", "long.tar", &made(&[(&long, b"x")]));
+    crate::hostile::check_seed("tar", "long.tar", &made(&[(&long, b"x")]));
     let pax = b"12 size=512\n26 path=a longer name.jpg\n";
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
@@ -565,10 +576,10 @@ fn stores_seeds() {
     let mut header = tar::Header::new_ustar();
     header.set_size(512);
     builder.append_data(&mut header, "1.jpg", &[5; 512][..]).unwrap();
-    crate::hostile::store_seed("tar", "pax.tar", &builder.into_inner().unwrap());
+    crate::hostile::check_seed("tar", "pax.tar", &builder.into_inner().unwrap());
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(&bytes).unwrap();
-    crate::hostile::store_seed("tar", "gnu.tar.gz", &encoder.finish().unwrap());
+    crate::hostile::check_encoded_seed("tar", "gnu.tar.gz", &encoder.finish().unwrap());
 }
 
 proptest! {

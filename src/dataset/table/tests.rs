@@ -397,6 +397,24 @@ mod of_parquet {
     }
 
     #[test]
+    fn the_seeds_are_there() {
+        let properties = WriterProperties::builder;
+        let plain = properties().set_dictionary_enabled(false);
+        let version_2 = properties()
+            .set_writer_version(WriterVersion::PARQUET_2_0)
+            .set_compression(Compression::SNAPPY);
+        let packed = properties().set_compression(Compression::GZIP(GzipLevel::default()));
+        let numbers = Values::Whole("label", vec![Some(1), None]);
+        let keep = |name, bytes: &[u8]| crate::hostile::check_encoded_seed("parquet", name, bytes);
+        keep(
+            "plain.parquet",
+            &file(plain, &[texts("path", 2, |row| Some(format!("{row}.jpg"))), numbers]),
+        );
+        keep("version_2.parquet", &file(version_2, &usual(3)));
+        keep("gzip.parquet", &file(packed, &usual(3)));
+    }
+
+    #[test]
     fn every_compression_encoding_and_page_version_reads_the_same() {
         let compressions = [
             Compression::UNCOMPRESSED,

@@ -132,6 +132,22 @@ impl Scene {
         command.spawn().unwrap()
     }
 
+    /// A run and the most memory it had, in KiB; `None` where the system does not tell. What it prints must fit a pipe.
+    pub(crate) fn measured<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> (Run, Option<u64>) {
+        let mut child = self.spawn(&mut self.command(arguments));
+        let status = format!("/proc/{}/status", child.id());
+        let mut peak = None;
+        while child.try_wait().unwrap().is_none() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            peak = line
+                .and_then(|line| line.split_whitespace().next()?.parse().ok())
+                .or(peak);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        (Run::of(child.wait_with_output().unwrap()), peak)
+    }
+
     /// Runs `extract` with these further arguments and returns its report.
     pub(crate) fn extract<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Value {
         self.run(EXTRACT.into_iter().chain(["--json"]).chain(arguments))
