@@ -268,7 +268,7 @@ impl Cache {
             found.rows += segment.len() as u64;
             found.bytes += segment.file_bytes();
             if !bad.is_empty() {
-                let problem = format!("{} of its {} rows are damaged", bad.len(), segment.len());
+                let problem = format!("damaged in {} of its {} rows", bad.len(), segment.len());
                 found.files.push(FileFinding::new(&path, Finding::Damaged, problem));
                 found.bad_rows.extend(bad.iter().map(|row| BadRow {
                     content: segment.key(*row).content_hex(),
@@ -372,15 +372,23 @@ impl Cache {
                 rewritten += keys.len();
             }
         }
-        // The good rows are durable: now the damaged files may lose their names, and the index is made of what is left.
-        let mut damaged = BTreeSet::new();
+        // The good rows are durable: now the index may do without the damaged files, and these may lose their names.
+        let damaged: BTreeSet<[u8; 16]> = found
+            .files
+            .iter()
+            .filter(|finding| finding.finding == Finding::Damaged)
+            .filter_map(|finding| segment::parse_file_name(&finding.path))
+            .collect();
+        let space = Space::open(self.files(), folder, id, None)?;
+        tracing::debug!("{rewritten} good rows were rewritten in {}", space.folder.display());
+        space.commit(&damaged)?;
+        drop(space);
         for finding in &mut found.files {
             let name = segment::parse_file_name(&finding.path);
             match (finding.finding, name) {
-                (Finding::Damaged, Some(name)) => {
+                (Finding::Damaged, Some(_)) => {
                     self.files().rename(&finding.path, &set_aside(&finding.path))?;
                     finding.repair = Some("set aside; its good rows were kept".to_owned());
-                    damaged.insert(name);
                 }
                 (Finding::Damaged, None) if finding.path.ends_with(index::FILE_NAME) => {
                     finding.repair = Some("written anew".to_owned());
@@ -391,9 +399,7 @@ impl Cache {
                 _ => {}
             }
         }
-        let space = Space::open(self.files(), folder, id, None)?;
-        tracing::debug!("{rewritten} good rows were rewritten in {}", space.folder.display());
-        space.commit(&damaged).map(drop)
+        Ok(())
     }
 }
 
@@ -442,7 +448,11 @@ fn other_file(path: &Path) -> FileFinding {
             "it is being written, or a killed program left it",
         )
     } else if path.extension().is_some_and(|extension| extension == DAMAGED) {
-        FileFinding::new(path, Finding::SetAside, "it was damaged and set aside")
+        FileFinding::new(
+            path,
+            Finding::SetAside,
+            "it was damaged and set aside; `lastlayer cache gc` removes it",
+        )
     } else {
         FileFinding::new(path, Finding::Foreign, "the cache knows nothing of it")
     }

@@ -113,7 +113,7 @@ fn rows_of_the_last_hour_stay_unless_now_is_said() {
     assert!(stored_rows(&scene.path("cache")) == before);
     let text = scene.run(["cache", "gc"]).code(0).stdout;
     assert!(
-        text.contains("3 rows that no data set uses kept, less than an hour old; --now drops them"),
+        text.contains("3 rows kept that no data set uses, less than an hour old; --now drops them"),
         "{text}"
     );
     age(&segments(&scene.path("cache")), Duration::from_secs(3700));

@@ -76,10 +76,11 @@ fn a_flipped_bit_of_a_row_costs_that_row_alone_and_it_comes_back_the_same() {
     let name = segment.file_name().unwrap().to_str().unwrap();
     assert!(
         run.stdout
-            .contains(&format!("{name}: 2 of its 27 rows are damaged; set aside")),
+            .contains(&format!("{name}: damaged in 2 of its 27 rows; set aside")),
         "{}",
         run.stdout
     );
+    assert!(!run.stderr.contains("is gone"), "{}", run.stderr);
     assert!(segment.with_extension("damaged").is_file() && !segment.exists());
     let left = Cache::new(&scene.path("cache")).space_status().unwrap().remove(0);
     assert_eq!(left.rows, 25);

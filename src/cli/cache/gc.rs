@@ -66,7 +66,7 @@ fn print(report: &GarbageReport, dry_run: bool) -> Result<()> {
     for space in report.spaces.iter().filter(|space| space.dropped_rows > 0) {
         writeln!(
             out,
-            "space {}: {} of {} that no data set uses",
+            "space {}: {} of {} dropped, as no data set uses them",
             &space.space[..8],
             space.dropped_rows,
             counted(space.rows_before, "row")
@@ -75,7 +75,7 @@ fn print(report: &GarbageReport, dry_run: bool) -> Result<()> {
     for space in report.spaces.iter().filter(|space| space.recent_rows > 0) {
         writeln!(
             out,
-            "space {}: {} that no data set uses kept, less than an hour old; --now drops them",
+            "space {}: {} kept that no data set uses, less than an hour old; --now drops them",
             &space.space[..8],
             counted(space.recent_rows, "row")
         )?;
