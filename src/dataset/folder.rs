@@ -353,10 +353,7 @@ impl Scan<'_> {
                 Err(error) => {
                     let path = error.path().unwrap_or(folder).to_path_buf();
                     if error.loop_ancestor().is_some() {
-                        self.warnings.push(format!(
-                            "`{}` links back to a folder above it and is left out",
-                            path.display()
-                        ));
+                        self.warnings.push(links_back(&path));
                     } else if path.is_symlink() && has_picture_extension(&path) {
                         // A broken link is a picture that can't be read: it is counted as one further down the line.
                         pictures.push(self.relative(&path));
@@ -377,7 +374,10 @@ impl Scan<'_> {
                     walk.skip_current_dir();
                 }
             } else if entry.file_type().is_dir() {
-                continue;
+                if entry.depth() > 0 && entry.path_is_symlink() && leads_above(entry.path(), folder) {
+                    self.warnings.push(links_back(entry.path()));
+                    walk.skip_current_dir();
+                }
             } else if has_picture_extension(entry.path()) {
                 pictures.push(self.relative(entry.path()));
             } else {
@@ -395,6 +395,16 @@ impl Scan<'_> {
         pictures.sort_by_cached_key(key);
         Ok(pictures)
     }
+}
+
+/// Whether a link leads to a folder that `folder` lies in: the pictures of other classes would become this one's.
+fn leads_above(link: &Path, folder: &Path) -> bool {
+    let (target, folder) = (fs::canonicalize(link), fs::canonicalize(folder));
+    matches!((target, folder), (Ok(target), Ok(folder)) if folder.starts_with(&target))
+}
+
+fn links_back(link: &Path) -> String {
+    format!("`{}` links back to a folder above it and is left out", link.display())
 }
 
 fn class_name(folder: &Path) -> Result<String> {

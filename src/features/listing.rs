@@ -67,7 +67,7 @@ impl Listing {
         match record {
             Some(record) => Ok(Self::of_record(record, &shards.unwrap_or_default())),
             None => Err(Error::UnknownDataset {
-                path: dataset.to_path_buf(),
+                path: input.name.as_deref().unwrap_or(dataset).to_path_buf(),
                 cache: cache.root().to_path_buf(),
             }),
         }
