@@ -27,8 +27,7 @@ impl Dataset {
             return Err(Error::Dataset {
                 path: root,
                 problem: "does not exist".to_owned(),
-                hint: "check the path: it names the folder that holds train/ and val/, or one folder per class"
-                    .to_owned(),
+                hint: "check the path: it names a folder of pictures, a table of them, or tar shards".to_owned(),
             });
         }
         if root.is_file() {
