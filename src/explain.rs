@@ -12,7 +12,7 @@ use crate::cache::{Cache, DatasetRecord, Origin, RowKey, Space};
 use crate::dataset::{Dataset, SampleRecord, absolute};
 use crate::disk::lossy;
 use crate::error::Result;
-use crate::picture::Limits;
+use crate::picture::{Limits, Truncated};
 use crate::pipeline;
 use crate::space::SpaceDescription;
 
@@ -128,6 +128,8 @@ pub enum Cause {
     RowGone,
     /// The row is not what was written.
     RowDamaged,
+    /// The file is cut off, and there is a row of what there is of it, which was not asked for.
+    Truncated,
     /// It can't be read.
     Unreadable,
 }
@@ -157,9 +159,16 @@ struct Found {
 
 /// Says what the cache has of the picture in the file `path`, in the space of `wanted` and in the others.
 ///
+/// `truncated`: whether a feature of what there is of a picture that is cut off counts.
+///
 /// # Errors
 /// When the cache can't be read.
-pub fn explain_picture(cache: &Cache, path: &Path, wanted: Option<&SpaceDescription>) -> Result<Explanation> {
+pub fn explain_picture(
+    cache: &Cache,
+    path: &Path,
+    wanted: Option<&SpaceDescription>,
+    truncated: Truncated,
+) -> Result<Explanation> {
     let path = absolute(path)?;
     let spaces = open_spaces(cache, wanted)?;
     let records = records(cache)?;
@@ -174,7 +183,12 @@ pub fn explain_picture(cache: &Cache, path: &Path, wanted: Option<&SpaceDescript
         known: None,
         path,
     };
-    Ok(summarise(vec![look_at(subject, &spaces, wanted)], spaces, wanted, true))
+    Ok(summarise(
+        vec![look_at(subject, &spaces, wanted, truncated)],
+        spaces,
+        wanted,
+        true,
+    ))
 }
 
 /// Says of how many pictures of `dataset` the cache has what is wanted, and of the others why not. Reads those pictures
@@ -182,7 +196,12 @@ pub fn explain_picture(cache: &Cache, path: &Path, wanted: Option<&SpaceDescript
 ///
 /// # Errors
 /// When the cache can't be read.
-pub fn explain_dataset(cache: &Cache, dataset: &Dataset, wanted: Option<&SpaceDescription>) -> Result<Explanation> {
+pub fn explain_dataset(
+    cache: &Cache,
+    dataset: &Dataset,
+    wanted: Option<&SpaceDescription>,
+    truncated: Truncated,
+) -> Result<Explanation> {
     let spaces = open_spaces(cache, wanted)?;
     let record = cache.dataset_record(&dataset.name)?;
     let archives = dataset.archive_stamps();
@@ -202,7 +221,7 @@ pub fn explain_dataset(cache: &Cache, dataset: &Dataset, wanted: Option<&SpaceDe
                 .map(|sample| (dataset.name.as_path(), sample))
                 .collect(),
         };
-        look_at(subject, &spaces, wanted)
+        look_at(subject, &spaces, wanted, truncated)
     };
     let found = (0..dataset.samples.len()).into_par_iter().map(look).collect();
     Ok(summarise(found, spaces, wanted, false))
@@ -272,7 +291,7 @@ fn hex(content: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*content).to_hex().to_string()
 }
 
-fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescription>) -> Found {
+fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescription>, truncated: Truncated) -> Found {
     let Subject {
         path,
         source,
@@ -323,7 +342,7 @@ fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescrip
         }
     };
     let states: Vec<RowState> = spaces.iter().map(|space| state_of(&space.rows, content)).collect();
-    let (miss, detail) = verdict(&states, spaces, wanted, &remembered);
+    let (miss, detail) = verdict(&states, spaces, wanted, truncated, &remembered);
     explained(Some(hex(&content)), miss, detail, &states)
 }
 
@@ -345,6 +364,7 @@ fn verdict(
     states: &[RowState],
     spaces: &[Opened],
     wanted: Option<&SpaceDescription>,
+    truncated: Truncated,
     remembered: &[Remembered],
 ) -> (Option<Cause>, String) {
     let id = wanted.map(|wanted| wanted.space().id().to_string());
@@ -365,8 +385,9 @@ fn verdict(
             return (Some(Cause::RowDamaged), detail);
         }
         Some(RowState::Partial) => {
+            let miss = (truncated == Truncated::Reject).then_some(Cause::Truncated);
             let detail = "the file is cut off: there is a feature of what there is of it, used with --accept-truncated";
-            return (None, detail.to_owned());
+            return (miss, detail.to_owned());
         }
         Some(RowState::Absent) | None => {}
     }
@@ -378,7 +399,7 @@ fn verdict(
         return (Some(Cause::RowDamaged), detail);
     }
     if let Some(closest) = elsewhere.iter().min_by_key(|space| space.differs.len()) {
-        let differs = closest.differs.iter().map(|difference| difference.to_string());
+        let differs = closest.differs.iter().map(ToString::to_string);
         let detail = format!(
             "its bytes have a feature in space {}, which differs in {}",
             &closest.id[..8],

@@ -175,7 +175,8 @@ impl Space {
                     .copies(key)
                     .any(|copy| !is_rewritten[copy.segment as usize])
             };
-            keep(key) && self.snapshot.find(key).is_some() || elsewhere()
+            // In this order: what is not rewritten need not be read.
+            elsewhere() || keep(key) && self.snapshot.find(key).is_some()
         };
         let rows = self.snapshot.keys().filter(stays).count();
         Ok(Exclusive::Done(Retained {

@@ -1,6 +1,6 @@
 //! Whole runs of `extract` on a disk whose steps fail once, for good, or with the power: whatever happens, the cache opens,
 //! each row in it is that of a clean run, and the next run comes to the clean run's end, bit by bit.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::open_records;
 use crate::backbone::Backbone;
-use crate::cache::{Cache, DatasetRecord, FeatureSpace, Origin, RowKey, Space};
+use crate::cache::{Cache, DatasetRecord, Exclusive, FeatureSpace, Origin, RowKey, Space};
 use crate::dataset::{Dataset, InputOptions, Stamp};
 use crate::disk::lossy;
 use crate::engine::{Engine, InferenceOptions};
@@ -52,6 +52,8 @@ pub struct DeepReport {
     pub least_cosine: f64,
     /// Rows that differ by more, or whose picture can't be decoded any more.
     pub different: Vec<Recomputed>,
+    /// Whether these rows are still there because a running program writes to the space.
+    pub busy: bool,
 }
 
 /// A row that is not what was computed again.
@@ -104,9 +106,9 @@ pub fn deep_verify(
                 if candidates.is_empty() {
                     skipped("none of its pictures is where it was")
                 } else {
-                    let report = compute(&space, &rows, &description, &backbone, candidates, options, observer)?;
+                    let mut report = compute(&space, &rows, &description, &backbone, candidates, options, observer)?;
                     drop(rows);
-                    drop_different(cache, &space, &report, options)?;
+                    report.busy = !drop_different(cache, &space, &report, options)?;
                     report
                 }
             }
@@ -297,13 +299,13 @@ fn compare(row: &[f32], feature: &[f32]) -> (f64, f64) {
     (difference, cosine)
 }
 
-/// Drops the rows that are not what was computed again.
-fn drop_different(cache: &Cache, space: &FeatureSpace, report: &DeepReport, options: &DeepOptions) -> Result<()> {
+/// Drops the rows that are not what was computed again; false when a running program keeps the space from it.
+fn drop_different(cache: &Cache, space: &FeatureSpace, report: &DeepReport, options: &DeepOptions) -> Result<bool> {
     if !options.repair || report.different.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let Some(mut rows) = cache.open_space(space)? else {
-        return Ok(());
+        return Ok(true);
     };
     let is_different = |key: &RowKey| {
         let content = blake3::Hash::from_bytes(key.content).to_hex();
@@ -312,8 +314,7 @@ fn drop_different(cache: &Cache, space: &FeatureSpace, report: &DeepReport, opti
             .iter()
             .any(|different| different.content == content.as_str())
     };
-    // A space that is being written keeps them; the next verification finds them again.
-    rows.retain(&|key| !is_different(key)).map(|_| ())
+    Ok(rows.retain(&|key| !is_different(key))? != Exclusive::Busy)
 }
 
 #[cfg(test)]

@@ -189,11 +189,11 @@ fn used_contents(cache: &Cache, options: GarbageOptions, report: &mut GarbageRep
     for record in records {
         // A stream is never there.
         if options.forget_missing && record.of().kind != DatasetKind::Stream && !is_there(&record) {
+            report.freed_bytes += fs::metadata(record.file()).map_or(0, |metadata| metadata.len());
             if !options.dry_run {
                 cache.forget_dataset(record.file())?;
             }
             report.forgotten_datasets.push(record.of().name.clone());
-            report.freed_bytes += fs::metadata(record.file()).map_or(0, |metadata| metadata.len());
             continue;
         }
         used.extend(

@@ -90,8 +90,11 @@ pub fn status(cache: &Cache) -> Result<CacheStatus> {
     })
 }
 
+/// The file of a record that is not what was written, and what is the matter.
+type DamagedRecord = (PathBuf, String);
+
 /// The records that can be read, and the files of the others.
-fn open_records(cache: &Cache) -> Result<(Vec<DatasetRecord>, Vec<(PathBuf, String)>)> {
+fn open_records(cache: &Cache) -> Result<(Vec<DatasetRecord>, Vec<DamagedRecord>)> {
     let (mut records, mut damaged) = (Vec::new(), Vec::new());
     for file in cache.dataset_record_files()? {
         match cache.open_dataset_record(&file) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::{EXTRACT, Scene, TinyModel, files_below, picture, png, segments, tar};
+use crate::common::{EXTRACT, Scene, TinyModel, files_below, jpeg, picture, png, segments, tar};
 
 const PICTURE: &str = "pictures/train/red/000.png";
 
@@ -167,7 +167,7 @@ fn failures_of_before_and_files_that_cannot_be_read_are_told_apart() {
         assert_eq!(report["misses"]["unreadable"], 1, "{report}");
     }
     let run = scene.run(["cache", "explain", "absent.png", "--backbone", "tiny.onnx"]);
-    run.error(2, &["absent.png"]);
+    run.error(1, &["absent.png` does not exist"]);
 }
 
 #[test]
@@ -247,4 +247,27 @@ fn archives_and_tables_are_explained_picture_by_picture() {
         format!("path,label\n{PICTURE},red\npictures/val/red/006.png,red\n").as_bytes(),
     );
     assert_eq!(explain(&scene, "table.csv", &[])["hits"], 1);
+}
+
+#[test]
+fn a_feature_of_a_part_counts_where_it_was_asked_for() {
+    let scene = Scene::new();
+    let whole = jpeg(&picture(0, 1), None);
+    scene.write("cut.jpg", &whole[..whole.len() * 3 / 4]);
+    scene.write("list.csv", b"path\ncut.jpg\n");
+    let command = [
+        "extract",
+        "list.csv",
+        "--backbone",
+        "tiny.onnx",
+        "--accept-truncated",
+        "--json",
+    ];
+    assert_eq!(scene.run(command).code(0).json()["partial"], 1);
+    for subject in ["cut.jpg", "list.csv"] {
+        assert_eq!(explain(&scene, subject, &["--accept-truncated"])["hits"], 1);
+        let report = explain(&scene, subject, &[]);
+        assert_miss(&report, "truncated");
+        assert_eq!(report["pictures"][0]["rows"][0]["row"], "partial");
+    }
 }

@@ -49,7 +49,7 @@ fn spaces_rows_bytes_and_data_sets_are_told() {
     assert_eq!((&dataset["classes"], &dataset["is_there"]), (&3.into(), &true.into()));
 
     let text = scene.run(["cache", "status"]).code(0).stdout;
-    assert!(text.contains("tiny.onnx: 27 rows, 8-d, 1 segment, "), "{text}");
+    assert!(text.contains("tiny.onnx: 27 rows, 8-d, "), "{text}");
     assert!(text.contains("pictures: 28 images, 1 failed, used "), "{text}");
     scene.remove("pictures");
     let text = scene.run(["cache", "status"]).code(0).stdout;
@@ -59,6 +59,7 @@ fn spaces_rows_bytes_and_data_sets_are_told() {
 #[test]
 fn damaged_files_are_told_and_hide_nothing_else() {
     let scene = Scene::extracted();
+    scene.run(["cache", "gc"]).code(0);
     let path = segments(&scene.path("cache")).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[20] ^= 1;
@@ -66,9 +67,10 @@ fn damaged_files_are_told_and_hide_nothing_else() {
     let record = files_below(&scene.path("cache/datasets")).remove(0);
     std::fs::write(&record, b"garbage").unwrap();
     let report = status(&scene);
-    assert_eq!(report["spaces"][0]["damaged"][0], path.to_str().unwrap());
+    let is_at = |told: &Value, path: &std::path::Path| scene.path(told.as_str().unwrap()) == path;
+    assert!(is_at(&report["spaces"][0]["damaged"][0], &path), "{report}");
     assert_eq!(report["spaces"][0]["rows"], 0);
-    assert_eq!(report["damaged_records"][0], record.to_str().unwrap());
+    assert!(is_at(&report["damaged_records"][0], &record), "{report}");
     let text = scene.run(["cache", "status"]).code(0).stdout;
     assert!(text.contains("1 file set aside or damaged"), "{text}");
     assert!(text.contains("this record of a data set is damaged"), "{text}");

@@ -28,12 +28,7 @@ fn a_sound_cache_is_sound() {
     assert!(scene.path("cache/failures.csv").is_file());
     let before = stored_files(&scene.path("cache"));
     let run = scene.run(["cache", "verify"]).code(0);
-    assert!(
-        run.stdout
-            .starts_with("checked 27 rows in 1 segment and 1 record of data sets"),
-        "{}",
-        run.stdout
-    );
+    assert!(run.stdout.starts_with("checked 27 rows in "), "{}", run.stdout);
     let report = self::run(&scene, []).code(0).json();
     assert_eq!(
         (&report["files"], &report["datasets"]),
@@ -50,6 +45,8 @@ fn a_sound_cache_is_sound() {
 fn a_flipped_bit_of_a_row_costs_that_row_alone_and_it_comes_back_the_same() {
     let scene = Scene::extracted();
     let before = stored_rows(&scene.path("cache"));
+    // One segment, however slow the machine.
+    scene.run(["cache", "gc"]).code(0);
     let segment = segments(&scene.path("cache")).remove(0);
     let bits = segment.metadata().unwrap().len() * 8;
     flip(&segment, bits - 3);
@@ -76,7 +73,13 @@ fn a_flipped_bit_of_a_row_costs_that_row_alone_and_it_comes_back_the_same() {
             run.stdout
         );
     }
-    assert!(run.stdout.contains(segment.to_str().unwrap()), "{}", run.stdout);
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    assert!(
+        run.stdout
+            .contains(&format!("{name}: 2 of its 27 rows are damaged; set aside")),
+        "{}",
+        run.stdout
+    );
     assert!(segment.with_extension("damaged").is_file() && !segment.exists());
     let left = Cache::new(&scene.path("cache")).space_status().unwrap().remove(0);
     assert_eq!(left.rows, 25);
@@ -90,10 +93,13 @@ fn a_flipped_bit_of_a_row_costs_that_row_alone_and_it_comes_back_the_same() {
 #[test]
 fn any_damaged_file_is_named_and_the_next_extract_makes_the_cache_whole_again() {
     let made = Scene::extracted();
+    made.run(["cache", "gc"]).code(0);
     let reference = stored_rows(&made.path("cache"));
     let files = files_below(&made.path("cache"));
     let kept: BTreeMap<&PathBuf, Vec<u8>> = files.iter().map(|path| (path, std::fs::read(path).unwrap())).collect();
-    for (path, bytes) in kept.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+    // Of the tag half is the signature, and that is all that counts.
+    let counts_whole = |path: &Path, bytes: &[u8]| !bytes.is_empty() && !path.ends_with("CACHEDIR.TAG");
+    for (path, bytes) in kept.iter().filter(|(path, bytes)| counts_whole(path, bytes)) {
         made.remove("cache");
         for (path, bytes) in &kept {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -168,7 +174,7 @@ fn each_of_10000_flipped_bits_anywhere_in_a_cache_is_found_or_changes_nothing_th
                 .open(path)
                 .unwrap()
                 .set_modified(times)
-                .unwrap()
+                .unwrap();
         };
         flip(path, bit);
         set_back();

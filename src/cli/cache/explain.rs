@@ -11,6 +11,7 @@ use super::super::output::{Ending, Result, counted, print_json};
 use crate::dataset::Dataset;
 use crate::explain::{Explanation, PictureExplanation, RowState, explain_dataset, explain_picture};
 use crate::observer::Observer;
+use crate::picture::Truncated;
 use crate::space::SpaceDescription;
 
 /// Missed pictures of a data set listed one by one for people; `--json` lists all.
@@ -26,6 +27,9 @@ pub(in crate::cli) struct Arguments {
     /// What becomes of the EXIF orientation of pictures
     #[arg(long, value_name = "RULE", value_enum, default_value = "apply")]
     exif: ExifArgument,
+    /// Count features of what there is of pictures that are cut off
+    #[arg(long)]
+    accept_truncated: bool,
     #[command(flatten)]
     input: InputArguments,
 }
@@ -35,13 +39,18 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         subject,
         backbone,
         exif,
+        accept_truncated,
         input,
     } = arguments;
+    let truncated = match accept_truncated {
+        true => Truncated::Accept,
+        false => Truncated::Reject,
+    };
     let wanted = wanted(&backbone, exif, context)?;
     let options = input.options();
     let explanation = match Dataset::open_listed(&subject, &options)? {
-        Some(dataset) => explain_dataset(&context.cache, &dataset, wanted.as_ref())?,
-        None => explain_picture(&context.cache, &subject, wanted.as_ref())?,
+        Some(dataset) => explain_dataset(&context.cache, &dataset, wanted.as_ref(), truncated)?,
+        None => explain_picture(&context.cache, &subject, wanted.as_ref(), truncated)?,
     };
     if context.json {
         print_json(&explanation)?;

@@ -86,11 +86,10 @@ fn print(verification: &Verification) -> Result<()> {
     let sum = |of: fn(&crate::cache::VerifiedSpace) -> u64| report.spaces.iter().map(of).sum::<u64>();
     writeln!(
         out,
-        "checked {} rows in {} and {} of {}: {}",
+        "checked {} rows in {} and {} of data sets: {}",
         sum(|space| space.rows),
         counted(report.spaces.iter().map(|space| space.segments).sum(), "segment"),
         counted(verification.datasets, "record"),
-        "data sets",
         bytes(sum(|space| space.bytes))
     )?;
     for deep in &verification.deep {
@@ -106,6 +105,13 @@ fn print(verification: &Verification) -> Result<()> {
                 deep.largest_difference,
                 deep.least_cosine
             )?,
+        }
+        if deep.busy {
+            writeln!(
+                out,
+                "space {}: a running program writes to it, so they are still there: verify again when it is through",
+                &deep.space[..8]
+            )?;
         }
     }
     Ok(out.flush()?)
