@@ -101,7 +101,7 @@ pub enum Error {
     },
 
     /// The cache knows nothing of a data set whose folder is not there either.
-    #[error("there is no folder `{}`, and nothing of it is in the cache `{}`", path.display(), cache.display())]
+    #[error("there is no data set `{}`, and the cache `{}` remembers none of that name", path.display(), cache.display())]
     UnknownDataset {
         /// The data set as given.
         path: PathBuf,

@@ -301,10 +301,11 @@ pub(super) fn print_report(report: &ExtractReport, failures: Option<&Path>) -> R
         )?;
     }
     if report.partial > 0 {
-        writeln!(out, "{} are cut off: what there is of them was taken", report.partial)?;
+        let partial = counted(report.partial, "picture");
+        writeln!(out, "of {partial} only a part is there, and was taken")?;
     }
     if report.unlabelled > 0 {
-        writeln!(out, "{} have no label", report.unlabelled)?;
+        writeln!(out, "{} without a label", counted(report.unlabelled, "picture"))?;
     }
     for failure in report.failures.iter().take(LISTED_FAILURES) {
         writeln!(

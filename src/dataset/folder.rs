@@ -27,8 +27,7 @@ impl Dataset {
             return Err(Error::Dataset {
                 path: root,
                 problem: "does not exist".to_owned(),
-                hint: "check the path: it names the folder that holds train/ and val/, or one folder per class"
-                    .to_owned(),
+                hint: "check the path: it names a folder of pictures, a table of them, or tar shards".to_owned(),
             });
         }
         if root.is_file() {
@@ -353,10 +352,7 @@ impl Scan<'_> {
                 Err(error) => {
                     let path = error.path().unwrap_or(folder).to_path_buf();
                     if error.loop_ancestor().is_some() {
-                        self.warnings.push(format!(
-                            "`{}` links back to a folder above it and is left out",
-                            path.display()
-                        ));
+                        self.warnings.push(links_back(&path));
                     } else if path.is_symlink() && has_picture_extension(&path) {
                         // A broken link is a picture that can't be read: it is counted as one further down the line.
                         pictures.push(self.relative(&path));
@@ -377,7 +373,10 @@ impl Scan<'_> {
                     walk.skip_current_dir();
                 }
             } else if entry.file_type().is_dir() {
-                continue;
+                if entry.depth() > 0 && entry.path_is_symlink() && leads_above(entry.path(), folder) {
+                    self.warnings.push(links_back(entry.path()));
+                    walk.skip_current_dir();
+                }
             } else if has_picture_extension(entry.path()) {
                 pictures.push(self.relative(entry.path()));
             } else {
@@ -399,6 +398,16 @@ fn folder_and_name(path: &Path) -> (&[u8], &[u8]) {
         Some(at) => (&bytes[..at], &bytes[at + 1..]),
         None => (&[], bytes),
     }
+}
+
+/// Whether a link leads to a folder that `folder` lies in: the pictures of other classes would become this one's.
+fn leads_above(link: &Path, folder: &Path) -> bool {
+    let (target, folder) = (fs::canonicalize(link), fs::canonicalize(folder));
+    matches!((target, folder), (Ok(target), Ok(folder)) if folder.starts_with(&target))
+}
+
+fn links_back(link: &Path) -> String {
+    format!("`{}` links back to a folder above it and is left out", link.display())
 }
 
 fn class_name(folder: &Path) -> Result<String> {

@@ -55,6 +55,28 @@ impl InputOptions {
     pub fn name_of(&self, argument: &Path) -> Result<PathBuf> {
         absolute(self.name.as_deref().unwrap_or(argument))
     }
+
+    /// Says so where options are given that a data set of this kind has no use for.
+    fn warn_of_unused(&self, dataset: &mut Dataset) {
+        let TableColumns { path, label, split } = &self.columns;
+        let is_table = dataset.kind == DatasetKind::Table;
+        let has_root = is_table || dataset.kind == DatasetKind::List;
+        let options = [
+            ("--path-column", path.is_some() && !is_table),
+            ("--label-column", label.is_some() && !is_table),
+            ("--split-column", split.is_some() && !is_table),
+            ("--image-root", self.image_root.is_some() && !has_root),
+        ];
+        let unused = options.iter().filter(|(_, is_unused)| *is_unused);
+        let unused: Vec<&str> = unused.map(|(option, _)| *option).collect();
+        if !unused.is_empty() {
+            let whose = if has_root { "a list" } else { "a folder or an archive" };
+            let unused = unused.join(" and ");
+            dataset
+                .warnings
+                .push(format!("{unused}: of no use here, as {whose} is no table"));
+        }
+    }
 }
 
 /// Whether `argument` stands for standard input.
@@ -74,7 +96,11 @@ impl Dataset {
             return open_stdin(name, options, stdin);
         }
         if let Some(shards) = expand_shards(argument)? {
-            return open_shards(name, &shards);
+            let mut opened = open_shards(name, &shards)?;
+            if let Opened::Listed(dataset) = &mut opened {
+                options.warn_of_unused(dataset);
+            }
+            return Ok(opened);
         }
         let mut dataset = Self::open_plain(argument, options)?;
         dataset.name = name;
@@ -100,7 +126,9 @@ impl Dataset {
     /// Opens a folder of pictures or a table.
     pub(crate) fn open_plain(argument: &Path, options: &InputOptions) -> Result<Self> {
         if !argument.is_file() {
-            return Self::scan(argument);
+            let mut dataset = Self::scan(argument)?;
+            options.warn_of_unused(&mut dataset);
+            return Ok(dataset);
         }
         if !is_table(argument) {
             return Err(Error::Dataset {
@@ -185,7 +213,9 @@ fn open_stdin(name: PathBuf, options: &InputOptions, mut stdin: Box<dyn Read + S
     if table.rows.is_empty() {
         return Err(nothing(called, "names no picture"));
     }
-    Ok(Opened::Listed(of_table(name, DatasetKind::List, root, table)))
+    let mut dataset = of_table(name, DatasetKind::List, root, table);
+    options.warn_of_unused(&mut dataset);
+    Ok(Opened::Listed(dataset))
 }
 
 /// Whether these first bytes are those of a tar file, packed or not.

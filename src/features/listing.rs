@@ -67,7 +67,7 @@ impl Listing {
         match record {
             Some(record) => Ok(Self::of_record(record, &shards.unwrap_or_default())),
             None => Err(Error::UnknownDataset {
-                path: dataset.to_path_buf(),
+                path: input.name.as_deref().unwrap_or(dataset).to_path_buf(),
                 cache: cache.root().to_path_buf(),
             }),
         }
@@ -102,6 +102,8 @@ impl Listing {
     fn of_record(record: DatasetRecord, shards: &[PathBuf]) -> Self {
         let of = record.of();
         let (mut seen, mut warnings) = (Seen::default(), Vec::new());
+        // Files and archives that changed.
+        let mut stale: HashSet<PathBuf> = HashSet::new();
         // What the record was made of may be there, though it can't be listed again: then it has to be what it was.
         let changed = |path: &Path, stamp: Stamp| path.exists() && Stamp::of_file(path) != stamp;
         match of.kind {
@@ -116,7 +118,7 @@ impl Listing {
                     .archives
                     .iter()
                     .filter(|(path, stamp)| changed(&of.root.join(path), *stamp));
-                seen.note_unseen(&changed.map(|(path, _)| path.as_path()).collect::<Vec<_>>());
+                stale.extend(changed.map(|(path, _)| path.clone()));
                 let remembered: HashSet<PathBuf> = of.archives.iter().map(|(path, _)| of.root.join(path)).collect();
                 let is_new = |shard: &&PathBuf| absolute(shard).is_ok_and(|shard| !remembered.contains(&shard));
                 seen.note_unseen(&shards.iter().filter(is_new).map(PathBuf::as_path).collect::<Vec<_>>());
@@ -130,12 +132,13 @@ impl Listing {
                     ));
                 }
                 let changed = |sample: &SampleRecord<'_>| changed(&of.root.join(&sample.path), sample.stamp);
-                let changed: Vec<_> = record.samples().filter(changed).collect();
-                seen.note_unseen(&changed.iter().map(|sample| &*sample.path).collect::<Vec<_>>());
+                stale.extend(record.samples().filter(changed).map(|sample| sample.path.into_owned()));
             }
         }
         for (number, sample) in record.samples().enumerate() {
-            seen.add(number, &sample.path, sample.class, sample.split, Some(&sample));
+            let is_stale = !stale.is_empty() && sample.path.ancestors().any(|path| stale.contains(path));
+            let found = (!is_stale).then_some(&sample);
+            seen.add(number, &sample.path, sample.class, sample.split, found);
         }
         Self {
             name: of.name.clone(),

@@ -108,7 +108,7 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
             problem: "has no labels".to_owned(),
             hint:
                 "put the pictures of each class into a folder of the class's name, or list them with their labels in a \
-                   table"
+                   table (`--label-column NAME` says which column has them)"
                     .to_owned(),
         });
     }

@@ -168,10 +168,14 @@ fn folders_that_are_no_data_set_are_explained() {
     let scene = Scene::new();
     extract(&scene).error(1, &["pictures` does not exist"]);
     scene.write("pictures/a.png", &png(&picture(0, 0)));
-    extract(&scene).error(1, &["no class folder"]);
+    extract(&scene).code(0).says(&["no class folder"]);
     scene.add_pictures("pictures/only", 0, 0..2);
     extract(&scene).code(0).says(&["one class only, `only`"]);
-    scene
-        .run(["extract", "tiny.onnx", "--backbone", "tiny.onnx"])
-        .error(1, &["is a file"]);
+    scene.run(["extract", "tiny.onnx", "--backbone", "tiny.onnx"]).error(
+        1,
+        &[
+            "tiny.onnx",
+            "is neither a folder of pictures nor a table nor an archive",
+        ],
+    );
 }

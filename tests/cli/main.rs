@@ -15,11 +15,14 @@ mod doctor;
 mod extract;
 mod extract_crash;
 mod extract_data;
+mod failures;
+mod inputs;
 #[cfg(unix)]
 mod kill;
 mod options;
 mod pictures;
 mod predict;
+mod problems;
 mod read_segment;
 mod reference;
 mod together;

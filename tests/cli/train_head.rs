@@ -125,7 +125,7 @@ fn it_needs_neither_pictures_nor_backbone() {
     );
     scene
         .run(["train-head", "others"])
-        .error(1, &["there is no folder `others`", "`cache`"]);
+        .error(1, &["there is no data set `others`", "`cache`"]);
     scene
         .run(["train-head", "pictures", "--cache", "none"])
         .error(1, &["`pictures`", "`none`"]);

@@ -18,7 +18,6 @@ use tempfile::TempDir;
 pub(crate) use archive::tar;
 pub(crate) use model::{Classifier, TinyModel};
 pub(crate) use pictures::{bmp, jpeg, picture, png};
-#[cfg(unix)]
 pub(crate) use random::Random;
 pub(crate) use reader::{StoredRows, stored_files, stored_rows};
 #[cfg(unix)]

@@ -1,5 +1,4 @@
 //! Seeded random numbers.
-#![cfg(unix)]
 
 /// SplitMix64.
 pub(crate) struct Random(pub(crate) u64);
@@ -19,6 +18,7 @@ impl Random {
     }
 
     /// In `low..high`.
+    #[cfg(unix)]
     pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
