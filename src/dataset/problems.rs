@@ -107,7 +107,7 @@ impl Problems {
                 let firsts = [Split::Train, Split::Val, Split::Test].into_iter().filter_map(first);
                 problems
                     .groups_across_splits
-                    .push(firsts.map(|picture| describe(picture)).collect());
+                    .push(firsts.map(describe).collect());
             }
         });
         problems

@@ -156,7 +156,7 @@ fn every_difficult_file_is_answered_or_explained() {
     assert!(run.json_lines().len() > 100, "{}", run.json_lines().len());
 }
 
-/// Batches of 16, 16 and 8 pictures.
+/// With the defaults: two sessions, batches of 4.
 #[test]
 fn resnet18_stays_below_500_megabytes() {
     let Some(shared) = shared() else { return };
@@ -167,7 +167,7 @@ fn resnet18_stays_below_500_megabytes() {
     }
     let model = shared.canonicalize().unwrap().join("models/resnet18.onnx");
     let arguments = ["extract", "pictures", "--backbone", text(&model), "--json"];
-    let fixed = ["--batch-size", "16", "--threads", "2", "--device", "cpu"];
+    let fixed = ["--threads", "2", "--device", "cpu"];
     let (run, peak) = scene.measured(arguments.into_iter().chain(fixed));
     assert_eq!(counts(&run.code(0).json()), [40, 40, 0, 0]);
     match peak {
