@@ -184,7 +184,9 @@ pub fn explain_picture(cache: &Cache, path: &Path, wanted: Option<&SpaceDescript
 /// When the cache can't be read.
 pub fn explain_dataset(cache: &Cache, dataset: &Dataset, wanted: Option<&SpaceDescription>) -> Result<Explanation> {
     let spaces = open_spaces(cache, wanted)?;
-    let record = cache.dataset_record(&dataset.name)?;
+    let record = cache
+        .dataset_record(&dataset.name)?
+        .filter(|record| record.is_of(dataset));
     let archives = dataset.archive_stamps();
     let look = |index: usize| {
         let sample = &dataset.samples[index];

@@ -392,7 +392,11 @@ fn what_was_remembered_of_a_stream_is_not_believed_of_files_of_the_same_names() 
     let all = known(&scene);
     extract_from(&scene, &tar(all.iter().flat_map(with_class)), &[]).code(0);
     let list = lines(&all, |known| format!("{}\t{}\n", known.path, known.label));
+    extract_from(&scene, &tar(all.iter().flat_map(with_class)), &["--name", "rows.csv"]).code(0);
     scene.remove("pictures");
+    let rows = lines(&all, |known| format!("{},{}\n", known.path, known.label));
+    scene.write("rows.csv", &[&b"path,label\n"[..], &rows].concat());
+    train(&scene, &["rows.csv"]).error(1, &["27 of 27 pictures"]);
     assert_eq!(counts(&extract_from(&scene, &list, &[]).code(3).json()), [27, 0, 0, 27]);
 }
 
