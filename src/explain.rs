@@ -203,7 +203,9 @@ pub fn explain_dataset(
     truncated: Truncated,
 ) -> Result<Explanation> {
     let spaces = open_spaces(cache, wanted)?;
-    let record = cache.dataset_record(&dataset.name)?;
+    let record = cache
+        .dataset_record(&dataset.name)?
+        .filter(|record| record.is_of(dataset));
     let archives = dataset.archive_stamps();
     let look = |index: usize| {
         let sample = &dataset.samples[index];

@@ -15,7 +15,7 @@ use super::codec::{self, Problem, RecordHeader, StoredArchive};
 use super::mapped::FileBytes;
 use super::space::DAMAGED;
 use super::store::Cache;
-use crate::dataset::{DatasetKind, SampleRecord, Split, Stamp};
+use crate::dataset::{Dataset, DatasetKind, SampleRecord, Split, Stamp};
 use crate::disk::Files;
 use crate::error::{Error, Result};
 
@@ -370,6 +370,11 @@ impl DatasetRecord {
     /// What the record says of the data set as a whole.
     pub(crate) fn of(&self) -> &RecordOf {
         &self.of
+    }
+
+    /// Whether it was made of what `dataset` is read from: one that merely has its name says nothing of its files.
+    pub(crate) fn is_of(&self, dataset: &Dataset) -> bool {
+        (self.of().kind, &self.of().root) == (dataset.kind, &dataset.root)
     }
 
     /// The record's own file.

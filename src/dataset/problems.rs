@@ -105,9 +105,7 @@ impl Problems {
             if !all_equal(equal.iter().filter_map(|picture| picture.split)) {
                 let first = |split| equal.iter().find(|picture| picture.split == Some(split));
                 let firsts = [Split::Train, Split::Val, Split::Test].into_iter().filter_map(first);
-                problems
-                    .groups_across_splits
-                    .push(firsts.map(describe).collect());
+                problems.groups_across_splits.push(firsts.map(describe).collect());
             }
         });
         problems

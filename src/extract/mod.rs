@@ -102,10 +102,9 @@ pub fn extract(
 ) -> Result<ExtractReport> {
     let job = Job::begin(backbone, cache, options, observer)?;
     let archives = dataset.archive_stamps();
-    // One of the same name that was something else says nothing of these files.
     let record = cache
         .dataset_record(&dataset.name)?
-        .filter(|record| (record.of().kind, &record.of().root) == (dataset.kind, &dataset.root));
+        .filter(|record| record.is_of(dataset));
     let mut ledger = ledger::look_up(dataset, &archives, record.as_ref(), &job);
     let open = ledger.open();
     let source = |index: usize| pipeline::source_of(dataset, open[index] as usize);

@@ -74,8 +74,7 @@ impl Listing {
     }
 
     fn of_dataset(dataset: Dataset, record: Option<&DatasetRecord>) -> Self {
-        // One of the same name that was something else says nothing of these files.
-        let record = record.filter(|record| (record.of().kind, &record.of().root) == (dataset.kind, &dataset.root));
+        let record = record.filter(|record| record.is_of(&dataset));
         let archives = dataset.archive_stamps();
         let look_up = |sample: &Sample| {
             let found = record?.find(&sample.path)?;

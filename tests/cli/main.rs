@@ -4,6 +4,7 @@
 //! user's data folder. `reference` compares with `../shared` where that is present.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
+mod archives;
 mod cache_explain;
 mod cache_export;
 mod cache_gc;
