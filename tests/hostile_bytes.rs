@@ -41,7 +41,7 @@ fn mutated(seed: &[u8], other: &[u8], source: &mut ChaCha8Rng) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..=random(source, 4) {
         let at = random(source, bytes.len());
-        match random(source, 9) {
+        match random(source, 11) {
             0 if !bytes.is_empty() => bytes[at] ^= 1 << random(source, 8),
             1 if !bytes.is_empty() => bytes[at] = source.next_u32() as u8,
             2 => bytes.truncate(at),
@@ -84,6 +84,28 @@ fn mutated(seed: &[u8], other: &[u8], source: &mut ChaCha8Rng) -> Vec<u8> {
                 let end = (at + 1).min(bytes.len());
                 bytes.splice(at..end, field);
             }
+            8 => {
+                // A number in text: any, or one that keeps its width, as in a tar header.
+                let is_digit = |byte: &u8| byte.is_ascii_digit();
+                let start = at + bytes[at..].iter().position(|byte| is_digit(byte)).unwrap_or(0);
+                let width = bytes[start..].iter().take_while(|byte| is_digit(byte)).count();
+                let number = if random(source, 2) == 0 {
+                    EXTREMES[random(source, EXTREMES.len())].to_string().into_bytes()
+                } else {
+                    (0..width).map(|_| b'0' + random(source, 8) as u8).collect()
+                };
+                bytes.splice(start..start + width, number);
+            }
+            9 => {
+                // An element of a list in text: left out or twice.
+                let commas = bytes.iter().enumerate().filter(|(_, byte)| **byte == b',');
+                let commas: Vec<usize> = commas.map(|(place, _)| place).collect();
+                if let Some(pair) = commas.windows(2).nth(random(source, commas.len().saturating_sub(1))) {
+                    let element = bytes[pair[0]..pair[1]].to_vec();
+                    let times = 2 * random(source, 2);
+                    bytes.splice(pair[0]..pair[1], element.repeat(times));
+                }
+            }
             _ => {
                 // A part of itself, again.
                 let length = random(source, bytes.len() - at + 1);
@@ -95,7 +117,8 @@ fn mutated(seed: &[u8], other: &[u8], source: &mut ChaCha8Rng) -> Vec<u8> {
     bytes
 }
 
-/// Runs `target` on its seeds and on `rounds` mutations of each, within `limit` bytes beyond the input.
+/// Runs `target` on its seeds, of which those named `refused_…` must be refused, and on `rounds` mutations of each,
+/// within `limit` bytes beyond the input.
 fn attack(name: &str, rounds: usize, limit: usize) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
     if !folder.parent().unwrap().exists() {
@@ -119,7 +142,15 @@ fn attack(name: &str, rounds: usize, limit: usize) {
         (accepted, MEMORY.peak_usage().saturating_sub(before))
     };
     for (file, seed) in files.iter().zip(&seeds) {
-        assert!(measured(seed).0, "{} is not valid any more", file.display());
+        let is_valid = !file.file_name().unwrap().to_str().unwrap().starts_with("refused_");
+        let (is_accepted, peak) = measured(seed);
+        assert_eq!(
+            is_accepted,
+            is_valid,
+            "{} is judged otherwise than its name says",
+            file.display()
+        );
+        assert!(peak <= limit, "{} takes {peak} bytes", file.display());
     }
     let mut source = ChaCha8Rng::seed_from_u64(3);
     let (mut accepted, mut largest) = (0, 0);

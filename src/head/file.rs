@@ -378,8 +378,13 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_is_what_is_written() {
+    fn the_seeds_are_what_is_written() {
         crate::hostile::check_seed("head", "three.safetensors", &sample().to_bytes().unwrap());
+        for (name, classes) in [("two_names", json!(["a", "b"])), ("same_names", json!(["a", "b", "a"]))] {
+            let mut header = header();
+            header["__metadata__"][KEY_CLASSES] = json!(classes.to_string());
+            crate::hostile::check_seed("head", &format!("refused_{name}.safetensors"), &made(&header, 72));
+        }
     }
 
     proptest! {

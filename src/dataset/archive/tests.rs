@@ -580,6 +580,12 @@ fn the_seeds_are_what_is_written() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(&bytes).unwrap();
     crate::hostile::check_encoded_seed("tar", "gnu.tar.gz", &encoder.finish().unwrap());
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::XHeader);
+    header.set_size(64 << 20);
+    header.set_cksum();
+    let claims = [&made(&[("0.jpg", b"x")])[..1024], header.as_bytes()].concat();
+    crate::hostile::check_seed("tar", "refused_long_extension.tar", &claims);
 }
 
 proptest! {

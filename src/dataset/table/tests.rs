@@ -321,7 +321,7 @@ proptest! {
 mod of_parquet {
     use ::parquet::basic::{Compression, Encoding, GzipLevel, ZstdLevel};
     use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
-    use ::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
+    use ::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
     use ::parquet::file::writer::SerializedFileWriter;
     use ::parquet::schema::parser::parse_message_type;
 
@@ -412,6 +412,24 @@ mod of_parquet {
         );
         keep("version_2.parquet", &file(version_2, &usual(3)));
         keep("gzip.parquet", &file(packed, &usual(3)));
+        keep("refused_page_size.parquet", &with_large_page());
+    }
+
+    /// A file of which a page of a mebibyte claims to be 127 of them.
+    fn with_large_page() -> Vec<u8> {
+        let gzip = WriterProperties::builder()
+            .set_compression(Compression::GZIP(GzipLevel::default()))
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::None);
+        let mut bytes = file(gzip, &[texts("path", 1, |_| Some("a".repeat(1 << 20)))]);
+        // The first page's header: field 1 is the type, field 2 the size, twice as Thrift has it, seven bits a byte.
+        assert_eq!(bytes[4..7], [0x15, 0, 0x15]);
+        assert!(
+            bytes[7..10].iter().all(|byte| *byte >= 0x80) && bytes[10] < 0x80,
+            "a size of four bytes"
+        );
+        bytes[10] = 127;
+        bytes
     }
 
     #[test]
@@ -521,6 +539,9 @@ mod of_parquet {
         bytes[8] = 1;
         let refused = message(read(TableFormat::Parquet, &bytes));
         assert!(refused.contains("larger than it says"), "{refused}");
+
+        let refused = message(read(TableFormat::Parquet, &with_large_page()));
+        assert!(refused.contains("one of its pages claims 13"), "{refused}");
     }
 
     #[test]
