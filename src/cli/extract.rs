@@ -26,8 +26,6 @@ pub(super) struct Arguments {
     /// (`shard-{000..012}.tar`, or their folder); or `-` for a list of paths or a tar on stdin
     dataset: PathBuf,
     #[command(flatten)]
-    input: InputArguments,
-    #[command(flatten)]
     backbone: BackboneArguments,
     /// What becomes of the EXIF orientation of pictures
     #[arg(long, value_name = "RULE", value_enum, default_value = "apply")]
@@ -37,6 +35,9 @@ pub(super) struct Arguments {
     /// Hash every file, even where size and times say that it did not change
     #[arg(long)]
     rehash: bool,
+    // Those with a heading come last: it holds for all that follow.
+    #[command(flatten)]
+    input: InputArguments,
     #[command(flatten)]
     failures: FailureArguments,
 }

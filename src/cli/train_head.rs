@@ -26,8 +26,6 @@ use regex::Regex;
 pub(super) struct Arguments {
     /// The data set, as it was given to `extract`, or its `--name`
     dataset: PathBuf,
-    #[command(flatten)]
-    input: InputArguments,
     /// Head file to write
     #[arg(short, long, value_name = "FILE", default_value = "head.safetensors")]
     output: PathBuf,
@@ -35,6 +33,9 @@ pub(super) struct Arguments {
     space: SpaceArguments,
     #[command(flatten)]
     split: SplitArguments,
+    // Those with a heading come last: it holds for all that follow.
+    #[command(flatten)]
+    input: InputArguments,
     #[command(flatten)]
     training: TrainingArguments,
 }
