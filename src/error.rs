@@ -422,10 +422,29 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Dataset { hint, .. } | Self::Table { hint, .. } => Some(hint.clone()),
-            Self::TableColumns { columns, option, .. } => Some(format!(
-                "its columns are {}; name the right one with `{option}`",
-                columns.join(", ")
-            )),
+            Self::TableColumns { columns, option, .. } => {
+                // One column with a separator in its name is a line that was not split.
+                let alone = columns.first().filter(|_| columns.len() == 1);
+                let separators = [
+                    ("\\t", "a .tsv with tabs"),
+                    (";", "a .csv with commas"),
+                    (",", "a .csv with commas"),
+                ];
+                let unsplit = separators
+                    .iter()
+                    .find(|(separator, _)| alone.is_some_and(|name| name.contains(separator)));
+                Some(match unsplit {
+                    Some((separator, kind)) => format!(
+                        "its first line, {}, is not split at `{separator}`: save it as {kind}",
+                        columns.join(", ")
+                    ),
+                    None => format!(
+                        "its columns are {}; name the right one with `{option}`, or, where these are no names, begin the \
+                         table with a line of names such as `path,label,split`",
+                        columns.join(", ")
+                    ),
+                })
+            }
             Self::Archive { .. } => {
                 Some("get the archive again, or make it anew: `tar tf ARCHIVE` must list it to its end".to_owned())
             }

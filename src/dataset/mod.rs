@@ -24,6 +24,7 @@ use crate::disk::lossy_list;
 pub(crate) use archive::{ArchiveStream, expand_shards};
 pub(crate) use folder::absolute;
 pub(crate) use labels::LabelIds;
+pub(crate) use open::no_sample;
 pub use open::{InputOptions, Opened, StreamedArchive, StreamedDataset};
 pub(crate) use problems::Examined;
 pub use problems::{IdenticalPictures, MissingClass, PictureIn, Problems};

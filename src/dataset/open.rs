@@ -1,10 +1,10 @@
 //! From what the user names to a data set: a folder, a table, archives, a list, or a stream.
 
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use super::archive::{expand_shards, index_archive, is_packed, shard_split};
-use super::table::{Table, is_table, read_list, read_table};
+use super::table::{Table, begins_a_table, is_table, read_list, read_table};
 use super::{Dataset, DatasetKind, Ignored, LabelIds, Sample, Split, Storage, TableColumns, absolute};
 use crate::error::{Error, Result};
 
@@ -35,6 +35,8 @@ pub struct StreamedDataset {
     pub root: PathBuf,
     /// The archives.
     pub archives: Vec<StreamedArchive>,
+    /// Things a careful person would want to know, one line each.
+    pub warnings: Vec<String>,
 }
 
 /// One archive of a [`StreamedDataset`].
@@ -57,10 +59,10 @@ impl InputOptions {
     }
 
     /// Says so where options are given that a data set of this kind has no use for.
-    fn warn_of_unused(&self, dataset: &mut Dataset) {
+    fn warn_of_unused(&self, kind: DatasetKind, warnings: &mut Vec<String>) {
         let TableColumns { path, label, split } = &self.columns;
-        let is_table = dataset.kind == DatasetKind::Table;
-        let has_root = is_table || dataset.kind == DatasetKind::List;
+        let is_table = kind == DatasetKind::Table;
+        let has_root = is_table || kind == DatasetKind::List;
         let options = [
             ("--path-column", path.is_some() && !is_table),
             ("--label-column", label.is_some() && !is_table),
@@ -72,9 +74,7 @@ impl InputOptions {
         if !unused.is_empty() {
             let whose = if has_root { "a list" } else { "a folder or an archive" };
             let unused = unused.join(" and ");
-            dataset
-                .warnings
-                .push(format!("{unused}: of no use here, as {whose} is no table"));
+            warnings.push(format!("{unused}: of no use here, as {whose} is no table"));
         }
     }
 }
@@ -97,8 +97,9 @@ impl Dataset {
         }
         if let Some(shards) = expand_shards(argument)? {
             let mut opened = open_shards(name, &shards)?;
-            if let Opened::Listed(dataset) = &mut opened {
-                options.warn_of_unused(dataset);
+            match &mut opened {
+                Opened::Listed(dataset) => options.warn_of_unused(dataset.kind, &mut dataset.warnings),
+                Opened::Streamed(stream) => options.warn_of_unused(DatasetKind::Stream, &mut stream.warnings),
             }
             return Ok(opened);
         }
@@ -127,7 +128,7 @@ impl Dataset {
     pub(crate) fn open_plain(argument: &Path, options: &InputOptions) -> Result<Self> {
         if !argument.is_file() {
             let mut dataset = Self::scan(argument)?;
-            options.warn_of_unused(&mut dataset);
+            options.warn_of_unused(dataset.kind, &mut dataset.warnings);
             return Ok(dataset);
         }
         if !is_table(argument) {
@@ -154,6 +155,17 @@ fn nothing(path: &Path, problem: &str) -> Error {
         path: path.to_path_buf(),
         problem: problem.to_owned(),
         hint: "there has to be at least one picture".to_owned(),
+    }
+}
+
+/// The error for archives without a picture.
+pub(crate) fn no_sample(name: &Path) -> Error {
+    Error::Dataset {
+        path: name.to_path_buf(),
+        problem: "holds no picture".to_owned(),
+        hint:
+            "a picture in an archive is a member like `key.jpg`; its label lies beside it, as `key.cls` or `key.json`"
+                .to_owned(),
     }
 }
 
@@ -202,19 +214,34 @@ fn open_stdin(name: PathBuf, options: &InputOptions, mut stdin: Box<dyn Read + S
             split: None,
             reader: Some(Box::new(stdin)),
         };
-        return Ok(Opened::Streamed(StreamedDataset {
+        let mut stream = StreamedDataset {
             name,
             root,
             archives: vec![archive],
-        }));
+            warnings: Vec::new(),
+        };
+        options.warn_of_unused(DatasetKind::Stream, &mut stream.warnings);
+        return Ok(Opened::Streamed(stream));
     }
     let called = Path::new("standard input");
+    let begin = stdin.fill_buf().map_err(Error::io("read", called))?;
+    if begins_a_table(begin) {
+        return Err(Error::Table {
+            path: called.to_path_buf(),
+            place: None,
+            problem: "is a table, and only a list or a tar file can be read from there".to_owned(),
+            hint:
+                "save the table as a file and name it; a list has a path on each line, or a path, a tab and a label, \
+                   and no column names"
+                    .to_owned(),
+        });
+    }
     let table = read_list(called, &mut stdin)?;
     if table.rows.is_empty() {
         return Err(nothing(called, "names no picture"));
     }
     let mut dataset = of_table(name, DatasetKind::List, root, table);
-    options.warn_of_unused(&mut dataset);
+    options.warn_of_unused(dataset.kind, &mut dataset.warnings);
     Ok(Opened::Listed(dataset))
 }
 
@@ -238,7 +265,12 @@ fn open_shards(name: PathBuf, shards: &[PathBuf]) -> Result<Opened> {
             reader: None,
         };
         let archives = shards.iter().map(archive).collect();
-        return Ok(Opened::Streamed(StreamedDataset { name, root, archives }));
+        return Ok(Opened::Streamed(StreamedDataset {
+            name,
+            root,
+            archives,
+            warnings: Vec::new(),
+        }));
     }
     let mut labels = LabelIds::default();
     let mut dataset = Dataset {
@@ -276,6 +308,9 @@ fn open_shards(name: PathBuf, shards: &[PathBuf]) -> Result<Opened> {
                 storage: Storage::Lost,
             });
         }
+    }
+    if dataset.samples.is_empty() {
+        return Err(no_sample(&dataset.name));
     }
     let (classes, order) = labels.sorted();
     dataset.classes = classes;

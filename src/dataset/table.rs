@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use columns::TableColumns;
+pub(crate) use text::number_text;
 
 use super::Split;
 use crate::error::{Error, Result};
@@ -111,6 +112,18 @@ impl TableFormat {
                 header.contains(*delimiter) && names.any(columns::is_usual_path_name)
             })
             .map(|(_, format)| format)
+    }
+}
+
+/// Whether what should be a list begins as a table does. A label may be called as a column is, a list's first path not.
+pub(crate) fn begins_a_table(start: &[u8]) -> bool {
+    match TableFormat::sniff(start) {
+        Some(TableFormat::Tsv) => {
+            let start = start.strip_prefix(text::BOM).unwrap_or(start);
+            let first = start.split(|byte| *byte == b'\t').next().unwrap_or_default();
+            columns::is_usual_path_name(&String::from_utf8_lossy(first))
+        }
+        format => format.is_some(),
     }
 }
 

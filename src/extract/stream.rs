@@ -11,7 +11,7 @@ use crate::backbone::Backbone;
 use crate::cache::Cache;
 use crate::dataset::{
     ArchiveStream, Dataset, DatasetKind, Ignored, LabelIds, Sample, Split, Stamp, Storage, StreamedArchive,
-    StreamedDataset,
+    StreamedDataset, no_sample,
 };
 use crate::error::{Error, Result};
 use crate::observer::Observer;
@@ -31,7 +31,15 @@ pub fn extract_stream(
     observer: &dyn Observer,
 ) -> Result<ExtractReport> {
     let job = Job::begin(backbone, cache, options, observer)?;
-    let StreamedDataset { name, root, archives } = dataset;
+    let StreamedDataset {
+        name,
+        root,
+        archives,
+        warnings,
+    } = dataset;
+    for warning in &warnings {
+        observer.warn(warning);
+    }
     let stamps: Vec<(PathBuf, Stamp)> = archives
         .iter()
         .filter(|archive| archive.reader.is_none())
@@ -52,6 +60,9 @@ pub fn extract_stream(
     ledger.complete(dataset.samples.len());
     for warning in &dataset.warnings {
         observer.warn(warning);
+    }
+    if complete && dataset.samples.is_empty() {
+        return Err(no_sample(&dataset.name));
     }
     let memory = Memory::new(cache, None, job.started, stamps);
     let saved = memory.save(&dataset, &ledger);

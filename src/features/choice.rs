@@ -58,8 +58,16 @@ pub(super) fn choose(
             });
         }
     }
+    let readable = listing.seen.known.iter().filter(|known| !known.failed).count();
+    if found.is_empty() && readable == 0 {
+        return Err(Error::Dataset {
+            path: listing.name.clone(),
+            problem: "has no picture that `extract` could read".to_owned(),
+            hint: "`lastlayer extract` says of each what is wrong with it".to_owned(),
+        });
+    }
     if found.is_empty() {
-        return Err(listing.not_extracted(listing.seen.known.len(), None));
+        return Err(listing.not_extracted(readable, None));
     }
     let spaces: Vec<String> = found.iter().map(|candidate| candidate.describe(listing)).collect();
     let path = listing.name.clone();

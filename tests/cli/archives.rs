@@ -145,3 +145,33 @@ fn a_pipe_that_gives_little_at_a_time_is_still_told_for_what_it_is() {
     let run = Run::of(child.wait_with_output().unwrap()).code(0);
     assert_eq!(counts(&run.json()), [27, 27, 0, 0]);
 }
+
+#[test]
+fn an_archive_without_a_picture_is_an_error() {
+    let scene = Scene::with_pictures();
+    let inner = tar(known(&scene).iter().flat_map(with_class));
+    let outer = tar([("inner.tar".to_owned(), inner)]);
+    for (name, bytes) in [("outer.tar", outer), ("zeros.tar", vec![0; 10_240])] {
+        scene.write(name, &bytes);
+        let packed = format!("{name}.gz");
+        scene.write(&packed, &gzip(&bytes));
+        for archive in [name, &packed] {
+            extract(&scene, &[archive]).error(1, &[name, "holds no picture", "key.jpg"]);
+        }
+    }
+    extract_from(&scene, &scene.read("outer.tar"), &[]).error(1, &["holds no picture"]);
+}
+
+#[test]
+fn options_that_archives_have_no_use_for_are_told_also_of_streams() {
+    let scene = Scene::with_pictures();
+    let archive = tar(known(&scene).iter().flat_map(with_class));
+    scene.write("a.tar.gz", &gzip(&archive));
+    let said = ["--label-column: of no use here"];
+    extract_from(&scene, &archive, &["--label-column", "x"])
+        .code(0)
+        .says(&said);
+    extract(&scene, &["a.tar.gz", "--label-column", "x"])
+        .code(0)
+        .says(&said);
+}

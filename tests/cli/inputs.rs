@@ -317,6 +317,50 @@ pub(super) fn extract_from(scene: &Scene, input: &[u8], arguments: &[&str]) -> R
 }
 
 #[test]
+fn a_table_on_standard_input_is_not_taken_for_a_list() {
+    let scene = Scene::with_pictures();
+    let path = &known(&scene)[0].path;
+    for table in [
+        format!("path,label\n{path},a\n"),
+        format!("path\tlabel\n{path}\ta\n"),
+        format!("{{\"path\":\"{path}\"}}\n"),
+    ] {
+        extract_from(&scene, table.as_bytes(), &[])
+            .error(1, &["standard input", "is a table", "save the table as a file"]);
+    }
+    // A label may have the name of a column.
+    extract_from(&scene, format!("{path}\timage\n").as_bytes(), &[]).code(0);
+}
+
+#[test]
+fn when_no_picture_could_be_read_train_head_says_that() {
+    let scene = Scene::with_pictures();
+    scene.write("t.csv", b"path,label\nnowhere/1.png,a\nnowhere/2.png,b\n");
+    extract(&scene, &["t.csv"]).code(3);
+    train(&scene, &["t.csv"]).error(1, &["has no picture that `extract` could read"]);
+    scene.write("page.html", b"<!DOCTYPE html><p>one");
+    scene.write("t.csv", b"path,label\npage.html,a\nnowhere/2.png,b\n");
+    extract(&scene, &["t.csv"]).code(3);
+    train(&scene, &["t.csv"]).error(1, &["has no picture that `extract` could read"]);
+}
+
+#[test]
+fn only_options_of_tables_are_under_their_heading() {
+    let scene = Scene::new();
+    for verb in ["extract", "train-head", "cache export", "cache explain"] {
+        let run = scene.run(verb.split(' ').chain(["--help"])).code(0);
+        let (before, section) = run.stdout.split_once("Tables, lists and streams:").unwrap();
+        let next = section.find("\nFailures:").or_else(|| section.find("\nTraining:"));
+        let section = &section[..next.or_else(|| section.find("\nCommon options:")).unwrap()];
+        assert!(
+            before.contains("--backbone") && section.contains("--path-column"),
+            "{verb}"
+        );
+        assert_eq!(section.matches(" --").count(), 5, "{verb}: {section}");
+    }
+}
+
+#[test]
 fn what_a_table_says_now_is_what_is_trained_and_its_new_pictures_are_asked_for() {
     let scene = Scene::with_pictures();
     let all = known(&scene);

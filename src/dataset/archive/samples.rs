@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::members::{Member, Members, Source, Step};
+use crate::dataset::table::number_text;
 use crate::dataset::{EXTENSIONS, Ignored, Split};
 use crate::error::{Error, Result};
 
@@ -160,6 +161,10 @@ impl<S: Source, P> Samples<S, P> {
 
     /// Adds a member, and gives back the sample that is complete because it belongs to another one.
     fn add(&mut self, member: &Member, take: impl Fn(&mut Members<S>, &Member) -> Result<P>) -> Option<Open<P>> {
+        // A folder is no file that might be missed.
+        if member.name.ends_with(b"/") {
+            return None;
+        }
         let Some((key, extension)) = split_name(&member.name) else {
             self.ignore(member);
             return None;
@@ -314,7 +319,9 @@ impl Description {
         Some(Self {
             label: stated.and_then(|value| match value {
                 Value::String(text) => label(text),
-                Value::Number(number) => number.as_i64().map(|number| number.to_string()),
+                Value::Number(number) if number.is_f64() => number.as_f64().map(number_text),
+                Value::Number(number) => Some(number.to_string()),
+                Value::Bool(value) => Some(value.to_string()),
                 _ => None,
             }),
             split: split

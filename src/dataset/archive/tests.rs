@@ -130,6 +130,29 @@ fn members_with_one_key_are_one_sample_whatever_their_order() {
 }
 
 #[test]
+fn labels_in_json_are_the_texts_that_a_table_would_give() {
+    let bytes = made(&[
+        ("0.jpg", b"a"),
+        ("0.json", br#"{"label": 3.0}"#),
+        ("1.jpg", b"b"),
+        ("1.json", br#"{"label": 2.5}"#),
+        ("2.jpg", b"c"),
+        ("2.json", br#"{"label": true}"#),
+        ("3.jpg", b"d"),
+        ("3.json", br#"{"label": 18446744073709551615}"#),
+    ]);
+    assert_eq!(
+        labels(&bytes),
+        [
+            is("0.jpg", Some("3")),
+            is("1.jpg", Some("2.5")),
+            is("2.jpg", Some("true")),
+            is("3.jpg", Some("18446744073709551615")),
+        ]
+    );
+}
+
+#[test]
 fn what_is_no_part_of_a_sample_is_counted_and_told() {
     let mut builder = tar::Builder::new(Vec::new());
     let mut add = |kind: tar::EntryType, name: &str, content: &[u8]| {
@@ -168,7 +191,7 @@ fn what_is_no_part_of_a_sample_is_counted_and_told() {
     ];
     assert_eq!(labels(&bytes), none);
     let index = indexed(&bytes).unwrap();
-    assert_eq!((index.ignored.hidden, index.ignored.foreign), (2, 6));
+    assert_eq!((index.ignored.hidden, index.ignored.foreign), (2, 5));
     assert_eq!(
         index.warnings,
         [

@@ -157,6 +157,35 @@ fn columns_are_found_or_named_and_anything_unclear_is_a_usage_error_that_lists_t
 }
 
 #[test]
+fn a_header_that_is_not_split_or_not_there_is_told() {
+    for (format, text, hint) in [
+        (
+            TableFormat::Csv,
+            "path\tlabel\nimg,a.jpg\tx\n",
+            "save it as a .tsv with tabs",
+        ),
+        (
+            TableFormat::Csv,
+            "path;label\na.jpg;x\n",
+            "save it as a .csv with commas",
+        ),
+        (
+            TableFormat::Tsv,
+            "path,label\na.jpg,x\n",
+            "save it as a .csv with commas",
+        ),
+        (
+            TableFormat::Csv,
+            "img/a.jpg,x\nimg/b.jpg,y\n",
+            "begin the table with a line of names",
+        ),
+    ] {
+        let error = read_table_bytes(Path::new("t"), format, text.as_bytes(), &TableColumns::default()).unwrap_err();
+        assert!(error.hint().unwrap().contains(hint), "{text}: {error:?}");
+    }
+}
+
+#[test]
 fn json_lines_take_strings_numbers_and_booleans_as_labels_and_skip_other_keys() {
     let text = r#"{"meta":{"path":"no","x":[1,{"label":2}]},"Image":"a.jpg","class":"cat","split":"test"}
 {"image":"b.jpg","class":7}

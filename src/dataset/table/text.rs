@@ -204,7 +204,7 @@ enum Cell {
 }
 
 /// A number as a label: a whole one has no decimal point, whatever type a program kept it in.
-pub(super) fn number_text(value: f64) -> String {
+pub(crate) fn number_text(value: f64) -> String {
     // Display of a whole f64 has no point.
     value.to_string()
 }
