@@ -131,6 +131,12 @@ pub(crate) fn is_old_leftover(path: &Path) -> bool {
     path.file_name().is_some_and(is_temporary) && old()
 }
 
+/// Whether nothing is there for sure; a folder that may not be entered, or a disk that does not answer, tells nothing.
+pub(crate) fn is_gone(path: &Path) -> bool {
+    let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    fs::metadata(path).is_err_and(|error| absent.contains(&error.kind()))
+}
+
 fn folder_of(path: &Path) -> &Path {
     path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())

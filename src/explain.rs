@@ -183,12 +183,8 @@ pub fn explain_picture(
         known: None,
         path,
     };
-    Ok(summarise(
-        vec![look_at(subject, &spaces, wanted, truncated)],
-        spaces,
-        wanted,
-        true,
-    ))
+    let found = look_at(subject, &spaces, wanted, truncated);
+    Ok(Summary::new(spaces.len()).add(found, true).explanation(spaces, wanted))
 }
 
 /// Says of how many pictures of `dataset` the cache has what is wanted, and of the others why not. Reads those pictures
@@ -225,8 +221,12 @@ pub fn explain_dataset(
         };
         look_at(subject, &spaces, wanted, truncated)
     };
-    let found = (0..dataset.samples.len()).into_par_iter().map(look).collect();
-    Ok(summarise(found, spaces, wanted, false))
+    let none = || Summary::new(spaces.len());
+    let found = (0..dataset.samples.len()).into_par_iter().map(look);
+    let summary = found
+        .fold(none, |summary, found| summary.add(found, false))
+        .reduce(none, Summary::join);
+    Ok(summary.explanation(spaces, wanted))
 }
 
 fn open_spaces(cache: &Cache, wanted: Option<&SpaceDescription>) -> Result<Vec<Opened>> {
@@ -446,38 +446,69 @@ impl std::fmt::Display for Difference {
     }
 }
 
-fn summarise(found: Vec<Found>, spaces: Vec<Opened>, wanted: Option<&SpaceDescription>, all: bool) -> Explanation {
-    let mut misses = BTreeMap::new();
-    let mut rows = vec![0; spaces.len()];
-    for Found { explanation, present } in &found {
-        if let Some(cause) = explanation.miss {
-            *misses.entry(cause).or_insert(0) += 1;
-        }
-        for (count, present) in rows.iter_mut().zip(present) {
-            *count += usize::from(*present);
+/// What was found so far; of many pictures only those that are told of are kept.
+struct Summary {
+    images: usize,
+    misses: BTreeMap<Cause, usize>,
+    /// Of each space, how many of the pictures have a row in it.
+    rows: Vec<usize>,
+    pictures: Vec<PictureExplanation>,
+}
+
+impl Summary {
+    fn new(spaces: usize) -> Self {
+        Self {
+            images: 0,
+            misses: BTreeMap::new(),
+            rows: vec![0; spaces],
+            pictures: Vec::new(),
         }
     }
-    let images = found.len();
-    Explanation {
-        wanted: wanted.map(|wanted| wanted.space().id().to_string()),
-        images,
-        hits: images - misses.values().sum::<usize>(),
-        misses,
-        spaces: spaces
-            .into_iter()
-            .zip(rows)
-            .map(|(space, rows)| SpaceExplanation {
-                space: space.id,
-                backbone: space.origin.map(|origin| origin.name),
-                rows,
-                differs: space.differs,
-            })
-            .collect(),
-        pictures: found
-            .into_iter()
-            .map(|found| found.explanation)
-            .filter(|picture| all || picture.miss.is_some())
-            .collect(),
+
+    /// `tell`: whether the picture is told of although it is no miss.
+    fn add(mut self, found: Found, tell: bool) -> Self {
+        let Found { explanation, present } = found;
+        self.images += 1;
+        for (count, present) in self.rows.iter_mut().zip(present) {
+            *count += usize::from(present);
+        }
+        if let Some(cause) = explanation.miss {
+            *self.misses.entry(cause).or_insert(0) += 1;
+        }
+        if tell || explanation.miss.is_some() {
+            self.pictures.push(explanation);
+        }
+        self
+    }
+
+    /// This one with the later pictures of `other`.
+    fn join(mut self, mut other: Self) -> Self {
+        self.images += other.images;
+        for (cause, count) in other.misses {
+            *self.misses.entry(cause).or_insert(0) += count;
+        }
+        for (count, more) in self.rows.iter_mut().zip(other.rows) {
+            *count += more;
+        }
+        self.pictures.append(&mut other.pictures);
+        self
+    }
+
+    fn explanation(self, spaces: Vec<Opened>, wanted: Option<&SpaceDescription>) -> Explanation {
+        let space = |(space, rows): (Opened, usize)| SpaceExplanation {
+            space: space.id,
+            backbone: space.origin.map(|origin| origin.name),
+            rows,
+            differs: space.differs,
+        };
+        Explanation {
+            wanted: wanted.map(|wanted| wanted.space().id().to_string()),
+            images: self.images,
+            hits: self.images - self.misses.values().sum::<usize>(),
+            misses: self.misses,
+            spaces: spaces.into_iter().zip(self.rows).map(space).collect(),
+            pictures: self.pictures,
+        }
     }
 }
 

@@ -253,7 +253,7 @@ impl DatasetRecord {
     /// # Errors
     /// [`Error::Damaged`] when it is not what was written.
     fn open(files: &Files, path: &Path) -> Result<Self> {
-        let bytes = FileBytes::open(files, path).map_err(Error::io("read", path))?;
+        let bytes = FileBytes::open_replaceable(files, path).map_err(Error::io("read", path))?;
         Self::parse(path, bytes).map_err(|problem| Error::Damaged {
             path: path.to_path_buf(),
             problem,

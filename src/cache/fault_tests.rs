@@ -304,6 +304,35 @@ fn rows_are_dropped_and_a_space_removed_only_while_nobody_writes() {
 }
 
 #[test]
+fn a_space_is_locked_until_nothing_else_is_left_of_it() {
+    let (space, origin) = names();
+    for step in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        append(
+            &mut Cache::new(folder.path()).create_space(&space, &origin).unwrap(),
+            &[0],
+        )
+        .unwrap();
+        let disk = FaultyFiles::new(Some((step, Fault::Once(ErrorKind::Other))), 1);
+        let cache = Cache::with_files(folder.path(), Arc::new(disk.clone()));
+        let outcome = cache.remove_space(space.id());
+        let left = std::fs::read_dir(cache.space_folder(space.id()))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        assert!(
+            left.is_empty() || left.contains(&"users".into()),
+            "step {step}: of {left:?} a new writer has another lock than who removes it"
+        );
+        if disk.steps() <= step {
+            outcome.unwrap();
+            break;
+        }
+    }
+}
+
+#[test]
 fn what_another_writer_added_is_seen_after_the_next_commit() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path());

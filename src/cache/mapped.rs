@@ -16,12 +16,25 @@ pub(crate) enum FileBytes {
 
 impl FileBytes {
     pub(crate) fn open(files: &Files, path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        let file = File::open(path)?;
         match files.layer().may_map(path).and_then(|()| map(&file)) {
             Ok(map) => return Ok(Self::Mapped(map)),
             Err(error) if file.metadata()?.len() > 0 => files.tell_no_maps(path, &error),
             Err(_) => {}
         }
+        Self::read(file)
+    }
+
+    /// A file that is replaced while it is open: on Windows none may be that is mapped.
+    pub(crate) fn open_replaceable(files: &Files, path: &Path) -> io::Result<Self> {
+        if cfg!(windows) {
+            Self::read(File::open(path)?)
+        } else {
+            Self::open(files, path)
+        }
+    }
+
+    fn read(mut file: File) -> io::Result<Self> {
         let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let mut words = vec![0_u64; length.div_ceil(8)];
         file.read_exact(&mut bytemuck::cast_slice_mut(&mut words)[..length])?;

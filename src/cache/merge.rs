@@ -96,22 +96,28 @@ impl Space {
     /// # Errors
     /// When segments or the index can't be read or written; all rows that are kept are there nonetheless.
     pub fn retain(&mut self, keep: &dyn Fn(&RowKey) -> bool) -> Result<Exclusive<Retained>> {
-        self.retain_but_recent(keep, Duration::ZERO)
+        self.retain_but_recent(&mut || Ok(()), keep, Duration::ZERO)
     }
 
     /// As [`Space::retain`], but rows in segments younger than `youth` stay, whatever `keep` says of them: whoever wrote
     /// them may not have come to say what they are for.
     ///
+    /// `alone` is called once no other program has the space open, and before `keep`: what `keep` goes by may have changed
+    /// until then.
+    ///
     /// # Errors
-    /// As [`Space::retain`].
+    /// As [`Space::retain`], and what `alone` gives.
     pub fn retain_but_recent(
         &mut self,
+        alone: &mut dyn FnMut() -> Result<()>,
         keep: &dyn Fn(&RowKey) -> bool,
         youth: Duration,
     ) -> Result<Exclusive<Retained>> {
         let is_writer = self.users.take().is_some();
         let outcome = match Lock::take(&self.files, &self.users_lock(), LockKind::Exclusive)? {
-            Some(_users) => self.retain_alone(keep, youth).map(Exclusive::Done),
+            Some(_users) => alone()
+                .and_then(|()| self.retain_alone(keep, youth))
+                .map(Exclusive::Done),
             None => Ok(Exclusive::Busy),
         };
         if is_writer {

@@ -179,7 +179,15 @@ impl Cache {
         let index_lock = Lock::wait(&self.files, &folder.join(INDEX_LOCK), LockKind::Exclusive)?;
         // Without its description it is no space any more; rows that a crash leaves behind serve the next writer.
         let mut paths = list(&folder)?;
-        paths.sort_by_key(|path| (path.file_name() != Some(SPACE_FILE.as_ref()), is_lock(path)));
+        // `users` goes last: whoever makes it anew finds a folder that nothing more is removed from.
+        let is_users = |path: &Path| path.file_name() == Some(USERS_LOCK.as_ref());
+        paths.sort_by_key(|path| {
+            (
+                path.file_name() != Some(SPACE_FILE.as_ref()),
+                is_lock(path),
+                is_users(path),
+            )
+        });
         let mut freed = 0;
         for path in &paths {
             let bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());

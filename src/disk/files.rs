@@ -109,7 +109,9 @@ impl FileLayer for SystemFiles {
     }
 
     fn open_lock(&self, path: &Path) -> io::Result<File> {
-        File::options().write(true).create(true).truncate(false).open(path)
+        // For reading too: over NFS a shared lock is refused to whoever may only write.
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).open(path)
     }
 
     fn lock(&self, file: &File, kind: LockKind) -> io::Result<()> {
@@ -296,5 +298,19 @@ impl Write for PendingFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.data.flush()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_file_is_open_both_ways_as_shared_locks_over_nfs_need() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lock = SystemFiles.open_lock(&folder.path().join("users")).unwrap();
+        io::copy(&mut lock, &mut io::sink()).unwrap();
+        lock.write_all(b"x").unwrap();
     }
 }

@@ -5,17 +5,17 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{ExtractOptions, ExtractReport, FailureLimit, extract};
 use crate::backbone::{Backbone, Device, RuntimeOptions};
 use crate::cache::{Cache, FeatureSpace, RowKey};
-use crate::dataset::{Dataset, InputOptions};
+use crate::dataset::{Dataset, InputOptions, SampleRecord};
 use crate::disk::faulty::{Fault, FaultyFiles};
 use crate::engine::InferenceOptions;
 use crate::error::Result;
-use crate::observer::Quiet;
+use crate::observer::{Observer, Quiet};
 use crate::picture::{Exif, Limits};
 use crate::upkeep::verify;
 
@@ -64,6 +64,15 @@ fn write_pictures(folder: &Path) {
 }
 
 fn run(dataset: &Dataset, backbone: &Arc<Backbone>, cache: &Cache) -> Result<ExtractReport> {
+    run_watched(dataset, backbone, cache, &Quiet)
+}
+
+fn run_watched(
+    dataset: &Dataset,
+    backbone: &Arc<Backbone>,
+    cache: &Cache,
+    observer: &dyn Observer,
+) -> Result<ExtractReport> {
     let options = ExtractOptions {
         inference: InferenceOptions {
             runtime: RuntimeOptions {
@@ -80,7 +89,7 @@ fn run(dataset: &Dataset, backbone: &Arc<Backbone>, cache: &Cache) -> Result<Ext
         rehash: false,
         max_failures: FailureLimit::Unlimited,
     };
-    extract(dataset, backbone, cache, &options, &Quiet)
+    extract(dataset, backbone, cache, &options, observer)
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -270,4 +279,41 @@ fn an_extract_whose_power_is_cut_leaves_only_right_rows_and_resumes_to_the_same_
     for seed in 0..20 {
         assert!(ground.meet(u64::MAX, Fault::PowerCut, seed, true));
     }
+}
+
+/// Looks at each picture how many the record knows already.
+struct Witness<'a> {
+    cache: &'a Cache,
+    name: &'a Path,
+    seen: Mutex<Vec<usize>>,
+}
+
+impl Observer for Witness<'_> {
+    fn advance(&self, _count: u64) {
+        let record = self.cache.dataset_record(self.name).unwrap();
+        let seen = record.map_or(0, |record| record.samples().filter(SampleRecord::is_seen).count());
+        self.seen.lock().unwrap().push(seen);
+    }
+}
+
+#[test]
+fn a_run_that_only_hashes_remembers_what_it_has_hashed_before_it_ends() {
+    let ground = Ground::new();
+    let moved = ground.folder.path().join("moved");
+    std::fs::rename(ground.folder.path().join("pictures"), &moved).unwrap();
+    let dataset = Dataset::open_listed(&moved, &InputOptions::default()).unwrap().unwrap();
+    let cache = Cache::new(&ground.folder.path().join("clean"));
+    let witness = Witness {
+        cache: &cache,
+        name: &dataset.name,
+        seen: Mutex::default(),
+    };
+    let report = run_watched(&dataset, &ground.backbone, &cache, &witness).unwrap();
+    assert_eq!((report.computed, report.reused), (0, PICTURES));
+    let seen = witness.seen.into_inner().unwrap();
+    assert_eq!(seen.len(), PICTURES + 1);
+    assert!(
+        seen.last() >= Some(&(PICTURES / 2)),
+        "known after each picture: {seen:?}"
+    );
 }

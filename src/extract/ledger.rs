@@ -14,8 +14,15 @@ use crate::picture::{Completeness, PictureError};
 use crate::pipeline::{Outcome, Processed};
 
 /// The record is saved at least so far apart, and so that it takes a hundredth of the time at most.
+#[cfg(not(test))]
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
+#[cfg(not(test))]
 const SAVE_SHARE: u32 = 100;
+/// At every occasion, so that the short runs of the tests have some.
+#[cfg(test)]
+const SAVE_INTERVAL: Duration = Duration::ZERO;
+#[cfg(test)]
+const SAVE_SHARE: u32 = 0;
 
 /// What is known of one picture.
 #[derive(Debug, Clone, Default)]

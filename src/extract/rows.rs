@@ -53,13 +53,12 @@ impl<'a> NewRows<'a> {
         }
     }
 
-    /// Writes what waits if it has waited long enough; returns whether it was time to.
+    /// Writes what waits if it has waited long enough; returns whether all that was taken is durable.
     pub(super) fn write_if_due(&mut self) -> Result<bool> {
-        let due = self.keys.len() >= COMMIT_ROWS || self.pace.is_due(Instant::now());
-        if due {
+        if self.keys.len() >= COMMIT_ROWS || self.pace.is_due(Instant::now()) {
             self.write()?;
         }
-        Ok(due)
+        Ok(self.keys.is_empty())
     }
 
     pub(super) fn write(&mut self) -> Result<()> {

@@ -1,15 +1,16 @@
 //! What can go: rows that no data set uses, spaces whose backbone is gone, leftovers of killed programs.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{is_there, open_records};
+use super::{DamagedRecord, is_there, open_records};
 use crate::cache::{Cache, Exclusive, Retained, RowKey, SpaceStatus};
-use crate::dataset::DatasetKind;
-use crate::disk::{lossy, lossy_list};
+use crate::dataset::{DatasetKind, Stamp};
+use crate::disk::{is_gone, lossy, lossy_list};
 use crate::error::Result;
 use crate::space::SpaceDescription;
 
@@ -84,13 +85,55 @@ pub struct CollectedSpace {
     pub segments: usize,
 }
 
-/// The contents that data sets use: sorted first halves of their hashes. Two that are equal keep a row too many.
-struct Used(Vec<[u8; 16]>);
+/// The contents that data sets use.
+struct Used {
+    /// The records that say so, as they were before they were read.
+    records: Vec<(PathBuf, Stamp)>,
+    /// Sorted first halves of the hashes; two that are equal keep a row too many. `None` where a record can't be read, whose
+    /// rows are not known.
+    contents: Option<Vec<[u8; 16]>>,
+}
 
 impl Used {
-    fn has(&self, key: &RowKey) -> bool {
-        self.0.binary_search(&half(&key.content)).is_ok()
+    /// Reads all records but those of the data sets `forgotten`; returns the damaged ones too.
+    fn read(cache: &Cache, forgotten: &[PathBuf]) -> Result<(Self, Vec<DamagedRecord>)> {
+        let stamps = record_stamps(cache)?;
+        let (records, damaged) = open_records(cache)?;
+        let mut contents = Vec::new();
+        for record in records.iter().filter(|record| !forgotten.contains(&record.of().name)) {
+            let seen = record.samples().filter_map(|sample| sample.content);
+            contents.extend(seen.map(|content| half(&content)));
+        }
+        contents.sort_unstable();
+        contents.dedup();
+        let used = Self {
+            records: stamps,
+            contents: damaged.is_empty().then_some(contents),
+        };
+        Ok((used, damaged))
     }
+
+    /// Reads the records again if they changed.
+    fn refresh(&mut self, cache: &Cache, forgotten: &[PathBuf]) -> Result<()> {
+        if record_stamps(cache)? != self.records {
+            (*self, _) = Self::read(cache, forgotten)?;
+        }
+        Ok(())
+    }
+
+    fn has(&self, key: &RowKey) -> bool {
+        let is_among = |contents: &Vec<[u8; 16]>| contents.binary_search(&half(&key.content)).is_ok();
+        self.contents.as_ref().is_none_or(is_among)
+    }
+}
+
+fn record_stamps(cache: &Cache) -> Result<Vec<(PathBuf, Stamp)>> {
+    let files = cache.dataset_record_files()?;
+    let stamped = |file: PathBuf| {
+        let stamp = Stamp::of_file(&file);
+        (file, stamp)
+    };
+    Ok(files.into_iter().map(stamped).collect())
 }
 
 fn half(content: &[u8; 32]) -> [u8; 16] {
@@ -114,7 +157,20 @@ pub fn collect_garbage(
         ..GarbageReport::default()
     };
     let youth = if options.recent_too { Duration::ZERO } else { YOUTH };
-    let used = used_contents(cache, options, &mut report)?;
+    forget_missing(cache, options, &mut report)?;
+    // Their records are gone by now, unless this is a dry run.
+    let forgotten = match options.dry_run {
+        true => report.forgotten_datasets.clone(),
+        false => Vec::new(),
+    };
+    let (used, damaged) = Used::read(cache, &forgotten)?;
+    for (path, problem) in &damaged {
+        report.kept.push(format!(
+            "{}: {problem}: it is not known which rows it uses, so no row is dropped; `lastlayer cache verify` sets it aside",
+            path.display()
+        ));
+    }
+    let used = RefCell::new(used);
     let mut removed_folders = Vec::new();
     for status in cache.space_status()? {
         if let Some(removed) = vanished(&status, same_backbone) {
@@ -132,11 +188,13 @@ pub fn collect_garbage(
         let Some(mut space) = cache.open_space(&status.space)? else {
             continue;
         };
-        let keep = |key: &RowKey| used.as_ref().is_none_or(|used| used.has(key));
+        let keep = |key: &RowKey| used.borrow().has(key);
         let retained = if options.dry_run {
             space.would_retain(&keep, youth)?
         } else {
-            space.retain_but_recent(&keep, youth)?
+            // An `extract` that has ended meanwhile may have recorded old rows that nobody used before.
+            let mut alone = || used.borrow_mut().refresh(cache, &forgotten);
+            space.retain_but_recent(&mut alone, &keep, youth)?
         };
         match retained {
             Exclusive::Done(retained) => report.add(&status, retained),
@@ -182,43 +240,29 @@ fn leave(status: &SpaceStatus, report: &mut GarbageReport) {
     report.segments += status.segments;
 }
 
-/// The contents of all data sets; `None` where a record can't be read, whose rows are not known.
-fn used_contents(cache: &Cache, options: GarbageOptions, report: &mut GarbageReport) -> Result<Option<Used>> {
-    let (records, damaged) = open_records(cache)?;
-    let mut used = Vec::new();
-    for record in records {
+/// Forgets the data sets that are no longer there, if that is wanted.
+fn forget_missing(cache: &Cache, options: GarbageOptions, report: &mut GarbageReport) -> Result<()> {
+    if !options.forget_missing {
+        return Ok(());
+    }
+    for record in open_records(cache)?.0 {
         // A stream is never there.
-        if options.forget_missing && record.of().kind != DatasetKind::Stream && !is_there(&record) {
+        if record.of().kind != DatasetKind::Stream && !is_there(&record) {
             report.freed_bytes += fs::metadata(record.file()).map_or(0, |metadata| metadata.len());
             if !options.dry_run {
                 cache.forget_dataset(record.file())?;
             }
             report.forgotten_datasets.push(record.of().name.clone());
-            continue;
         }
-        used.extend(
-            record
-                .samples()
-                .filter_map(|sample| sample.content)
-                .map(|content| half(&content)),
-        );
     }
-    for (path, problem) in &damaged {
-        report.kept.push(format!(
-            "{}: {problem}: it is not known which rows it uses, so no row is dropped; `lastlayer cache verify` sets it aside",
-            path.display()
-        ));
-    }
-    used.sort_unstable();
-    used.dedup();
-    Ok(damaged.is_empty().then_some(Used(used)))
+    Ok(())
 }
 
 /// The space as removed, if its backbone is neither where it was nor anywhere else that is known.
 fn vanished(status: &SpaceStatus, same_backbone: &dyn Fn(&str, &str) -> bool) -> Option<RemovedSpace> {
     let origin = status.origin.as_ref()?;
     let description = SpaceDescription::parse(status.space.json());
-    if origin.file.exists() || description.is_some_and(|space| same_backbone(&origin.name, &space.backbone)) {
+    if !is_gone(&origin.file) || description.is_some_and(|space| same_backbone(&origin.name, &space.backbone)) {
         return None;
     }
     Some(RemovedSpace {
@@ -227,4 +271,87 @@ fn vanished(status: &SpaceStatus, same_backbone: &dyn Fn(&str, &str) -> bool) ->
         file: origin.file.clone(),
         rows: status.rows,
     })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::cache::{FeatureSpace, Origin, RecordOf};
+    use crate::dataset::SampleRecord;
+    use crate::picture::Transform;
+
+    const CONTENT: [u8; 32] = [7; 32];
+
+    fn cache_with_a_row(root: &Path, backbone: &Path) -> (Cache, FeatureSpace) {
+        let cache = Cache::new(root);
+        let space = SpaceDescription::new(&"5e".repeat(32), "features", Transform::default()).space();
+        let origin = Origin {
+            name: "resnet18".to_owned(),
+            file: backbone.to_path_buf(),
+        };
+        let mut writer = cache.create_space(&space, &origin).unwrap();
+        let key = RowKey::plain(CONTENT);
+        writer.append(&[key], &[1.0, 2.0], 2, "cpu", "1.0.0").unwrap();
+        (cache, space)
+    }
+
+    fn record_the_row(cache: &Cache) {
+        let of = RecordOf {
+            name: "/pictures".into(),
+            ..RecordOf::default()
+        };
+        let sample = |_| SampleRecord {
+            path: Path::new("a.png").into(),
+            class: None,
+            split: None,
+            stamp: Stamp::default(),
+            settled: false,
+            content: Some(CONTENT),
+            partial: false,
+            failure: None,
+        };
+        cache.save_dataset_record(&of, 1, &sample).unwrap();
+    }
+
+    #[test]
+    fn a_row_stays_that_an_extract_has_recorded_while_the_records_were_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = GarbageOptions {
+            recent_too: true,
+            ..GarbageOptions::default()
+        };
+        let (cache, space) = cache_with_a_row(folder.path(), Path::new("/nowhere/resnet18.onnx"));
+        // Asked after the records were read and before the space is locked.
+        let meanwhile = |_: &str, _: &str| {
+            record_the_row(&cache);
+            true
+        };
+        let report = collect_garbage(&cache, options, &meanwhile).unwrap();
+        assert_eq!((report.rows, report.spaces[0].dropped_rows), (1, 0));
+        assert_eq!(cache.open_space(&space).unwrap().unwrap().len(), 1);
+        // Once it is forgotten again, it goes.
+        for file in cache.dataset_record_files().unwrap() {
+            cache.forget_dataset(&file).unwrap();
+        }
+        let report = collect_garbage(&cache, options, &|_, _| true).unwrap();
+        assert_eq!(report.spaces[0].dropped_rows, 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_backbone_that_cannot_be_looked_at_has_not_vanished() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("loop");
+        std::os::unix::fs::symlink(&link, &link).unwrap();
+        let (cache, _) = cache_with_a_row(&folder.path().join("cache"), &link.join("resnet18.onnx"));
+        let report = collect_garbage(&cache, GarbageOptions::default(), &|_, _| false).unwrap();
+        assert!(report.removed_spaces.is_empty());
+
+        fs::remove_file(&link).unwrap();
+        let report = collect_garbage(&cache, GarbageOptions::default(), &|_, _| false).unwrap();
+        assert_eq!(report.removed_spaces.len(), 1);
+    }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::cache::{Cache, DatasetRecord, FileFinding, Finding, SpaceStatus, VerifyReport};
 use crate::dataset::DatasetKind;
+use crate::disk::is_gone;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 
@@ -106,17 +107,16 @@ fn open_records(cache: &Cache) -> Result<(Vec<DatasetRecord>, Vec<DamagedRecord>
     Ok((records, damaged))
 }
 
-/// Whether what a data set was read from is still there.
+/// Whether what a data set was read from is still there, as far as that can be seen.
 fn is_there(record: &DatasetRecord) -> bool {
     let of = record.of();
+    let has_archive = || of.archives.iter().any(|(path, _)| !is_gone(&of.root.join(path)));
     match of.kind {
-        DatasetKind::Folder | DatasetKind::Table => of.name.exists(),
-        DatasetKind::Archives => of.archives.iter().any(|(path, _)| of.root.join(path).exists()),
-        DatasetKind::List => record.samples().any(|sample| of.root.join(&sample.path).exists()),
+        DatasetKind::Folder | DatasetKind::Table => !is_gone(&of.name),
+        DatasetKind::Archives => has_archive(),
+        DatasetKind::List => record.samples().any(|sample| !is_gone(&of.root.join(&sample.path))),
         // What came over standard input is never there, and is wanted all the same.
-        DatasetKind::Stream => {
-            of.archives.is_empty() || of.archives.iter().any(|(path, _)| of.root.join(path).exists())
-        }
+        DatasetKind::Stream => of.archives.is_empty() || has_archive(),
     }
 }
 
