@@ -13,8 +13,8 @@ use crate::dataset::{Dataset, SampleRecord, absolute};
 use crate::disk::lossy;
 use crate::error::Result;
 use crate::picture::{Limits, Truncated};
-use crate::pipeline;
 use crate::space::SpaceDescription;
+use crate::supply;
 
 /// What the cache has of some pictures; serialises as the command's JSON.
 #[derive(Debug, Clone, Serialize)]
@@ -145,7 +145,7 @@ struct Opened {
 /// What is looked at.
 struct Subject<'a> {
     path: PathBuf,
-    source: pipeline::Source,
+    source: supply::Source,
     remembered: Vec<(&'a Path, SampleRecord<'a>)>,
     /// The content, where the file's stamp says that it is still the one that is remembered.
     known: Option<[u8; 32]>,
@@ -178,7 +178,7 @@ pub fn explain_picture(
         Some((record.of().name.as_path(), sample))
     });
     let subject = Subject {
-        source: pipeline::Source::File(path.clone()),
+        source: supply::Source::File(path.clone()),
         remembered: remembered.collect(),
         known: None,
         path,
@@ -212,7 +212,7 @@ pub fn explain_dataset(
             .filter(|sample| sample.settled && sample.stamp == stamp);
         let subject = Subject {
             path: dataset.root.join(&sample.path),
-            source: pipeline::source_of(dataset, index),
+            source: supply::source_of(dataset, index),
             known: settled.and_then(|sample| sample.content),
             remembered: remembered
                 .into_iter()
@@ -302,7 +302,7 @@ fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescrip
     } = subject;
     let content = match known {
         Some(content) => Ok(content),
-        None => pipeline::read(source, &Limits::default())
+        None => supply::read(source, &Limits::default())
             .1
             .map(|(bytes, _room)| *blake3::hash(&bytes).as_bytes()),
     };

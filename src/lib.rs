@@ -20,6 +20,7 @@ mod picture;
 mod pipeline;
 mod predict;
 mod space;
+mod supply;
 mod upkeep;
 
 pub use backbone::{

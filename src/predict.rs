@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::head::{HeadFile, RankedClass};
 use crate::observer::{Observer, Unit};
 use crate::picture::{Completeness, DECODER, Limits, PictureError, Truncated};
-use crate::pipeline::{self, Files, Outcome, Plan, Source};
+use crate::pipeline::{self, Outcome, Plan};
 use crate::space::SpaceDescription;
+use crate::supply::{Files, Source};
 
 /// What `predict` says of one picture.
 #[derive(Debug, Clone)]

@@ -21,8 +21,9 @@ use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
 use crate::picture::{Completeness, Exif, Limits, Truncated};
-use crate::pipeline::{self, Busy, Ended, Files, Plan, Supply};
+use crate::pipeline::{self, Busy, Ended, Plan};
 use crate::space::SpaceDescription;
+use crate::supply::{self, Files, Supply};
 
 pub use failures::{Failure, FailureLimit};
 pub use stream::extract_stream;
@@ -107,7 +108,7 @@ pub fn extract(
         .filter(|record| record.is_of(dataset));
     let mut ledger = ledger::look_up(dataset, &archives, record.as_ref(), &job);
     let open = ledger.open();
-    let source = |index: usize| pipeline::source_of(dataset, open[index] as usize);
+    let source = |index: usize| supply::source_of(dataset, open[index] as usize);
     let files = Files::new(open.len(), &source);
     let mut memory = Memory::new(cache, record, job.started, archives);
     let ended = job.run(&files, &mut ledger, &|index| open[index] as usize, &mut |ledger| {

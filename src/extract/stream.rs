@@ -15,7 +15,7 @@ use crate::dataset::{
 };
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::pipeline::{Source, Supply, Work, lost_in_archive};
+use crate::supply::{Source, Supply, Work, lost_in_archive};
 
 /// As [`super::extract`], of archives that can be read once. Bytes that are known are not decoded again, but all of them
 /// are read and hashed.

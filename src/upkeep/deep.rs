@@ -15,8 +15,9 @@ use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
 use crate::picture::{Completeness, DECODER, Limits, Truncated};
-use crate::pipeline::{self, Files, Outcome, Plan, Source};
+use crate::pipeline::{self, Outcome, Plan};
 use crate::space::SpaceDescription;
+use crate::supply::{self, Files, Source};
 
 /// Largest difference that is not an error, in shares of the row's largest number. Devices and versions of ONNX Runtime
 /// sum in other orders: on the CPU 1e-6 was seen, and GPUs without TF32 stay below 1e-4.
@@ -204,7 +205,7 @@ fn member(record: &DatasetRecord, number: usize) -> Option<Source> {
     let dataset = Dataset::open_listed(&file, &InputOptions::default()).ok()??;
     let name = Path::new(file.file_name()?).join(sample.path.strip_prefix(&archive.0).ok()?);
     let index = dataset.samples.iter().position(|member| member.path == name)?;
-    Some(pipeline::source_of(&dataset, index))
+    Some(supply::source_of(&dataset, index))
 }
 
 fn compute(
