@@ -60,6 +60,7 @@ impl Dataset {
             classes,
             samples,
             archives: Vec::new(),
+            stamps: Vec::new(),
             ignored,
             warnings,
         };

@@ -51,6 +51,8 @@ pub struct Dataset {
     pub samples: Vec<Sample>,
     /// The archives that [`Storage::Member`] counts, below [`Dataset::root`].
     pub archives: Vec<PathBuf>,
+    /// Their stamps before they were listed: a change since then shows.
+    pub(crate) stamps: Vec<Stamp>,
     /// What lies in the folder and is not part of the data set.
     pub ignored: Ignored,
     /// Things a careful person would want to know, one line each.
@@ -123,10 +125,9 @@ impl Dataset {
         }
     }
 
-    /// The archives with their stamps of now.
+    /// The archives with their stamps before they were listed.
     pub(crate) fn archive_stamps(&self) -> Vec<(PathBuf, Stamp)> {
-        let stamp = |path: &PathBuf| (path.clone(), Stamp::of_file(&self.root.join(path)));
-        self.archives.iter().map(stamp).collect()
+        self.archives.iter().cloned().zip(self.stamps.iter().copied()).collect()
     }
 
     /// The stamp of what holds a sample's bytes. `archives`: as [`Dataset::archive_stamps`] gave them.

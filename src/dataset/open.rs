@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::{expand_shards, index_archive, is_packed, shard_split};
 use super::table::{Table, begins_a_table, is_table, read_list, read_table};
-use super::{Dataset, DatasetKind, Ignored, LabelIds, Sample, Split, Storage, TableColumns, absolute};
+use super::{Dataset, DatasetKind, Ignored, LabelIds, Sample, Split, Stamp, Storage, TableColumns, absolute};
 use crate::error::{Error, Result};
 
 /// How a data set is read.
@@ -193,6 +193,7 @@ fn of_table(name: PathBuf, kind: DatasetKind, root: PathBuf, table: Table) -> Da
         classes,
         samples,
         archives: Vec::new(),
+        stamps: Vec::new(),
         ignored: Ignored::default(),
         warnings: table.warnings,
     };
@@ -279,6 +280,7 @@ fn open_shards(name: PathBuf, shards: &[PathBuf]) -> Result<Opened> {
         classes: Vec::new(),
         samples: Vec::new(),
         archives: shards.iter().map(below).collect(),
+        stamps: shards.iter().map(|shard| Stamp::of_file(shard)).collect(),
         ignored: Ignored::default(),
         warnings: Vec::new(),
         root: root.clone(),

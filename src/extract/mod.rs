@@ -247,8 +247,8 @@ impl<'a> Job<'a> {
             }),
             ended => ended,
         };
-        done.written?;
         let ended = ended?;
+        done.written?;
         saved?;
         if ended.interrupted {
             return Err(Error::Interrupted);

@@ -64,8 +64,12 @@ pub fn extract_stream(
     if complete && dataset.samples.is_empty() {
         return Err(no_sample(&dataset.name));
     }
-    let memory = Memory::new(cache, None, job.started, stamps);
-    let saved = memory.save(&dataset, &ledger);
+    // A part is no reason to forget the whole that was there before.
+    let saved = if complete || cache.dataset_record(&dataset.name)?.is_none() {
+        Memory::new(cache, None, job.started, stamps).save(&dataset, &ledger)
+    } else {
+        Ok(())
+    };
     job.finish(done, saved, &dataset, &ledger)
 }
 
@@ -196,6 +200,7 @@ impl Stream {
             classes,
             samples: state.listed.into_iter().map(sample).collect(),
             archives: Vec::new(),
+            stamps: Vec::new(),
             ignored: state.ignored,
             warnings: state.warnings,
         };

@@ -13,7 +13,8 @@ use regex::Regex;
 
 use crate::cache::{Cache, DatasetRecord, RowKey};
 use crate::dataset::{
-    Dataset, DatasetKind, Examined, InputOptions, Problems, Sample, SampleRecord, Split, Stamp, absolute, expand_shards,
+    Dataset, DatasetKind, Examined, InputOptions, Problems, Sample, SampleRecord, Split, Stamp, Storage, absolute,
+    expand_shards,
 };
 use crate::error::{Error, Result};
 
@@ -80,7 +81,7 @@ impl Listing {
             let found = record?.find(&sample.path)?;
             // A file that can't be looked at now could not be read then: both have the default stamp.
             let stamp = dataset.stamp_of(sample, &archives);
-            (found.stamp == stamp).then_some(found)
+            (found.stamp == stamp && (found.settled || has_content(&dataset, sample, &found))).then_some(found)
         };
         let found: Vec<Option<SampleRecord<'_>>> = dataset.samples.par_iter().map(look_up).collect();
         let mut seen = Seen::default();
@@ -209,6 +210,15 @@ impl Listing {
             example,
         }
     }
+}
+
+/// Whether a file that was written just before it was hashed still has the content of then: its stamp can't tell.
+fn has_content(dataset: &Dataset, sample: &Sample, remembered: &SampleRecord<'_>) -> bool {
+    let (Storage::File, Some(content)) = (sample.storage, remembered.content) else {
+        return true;
+    };
+    let bytes = std::fs::read(dataset.root.join(&sample.path));
+    bytes.is_ok_and(|bytes| blake3::hash(&bytes) == content)
 }
 
 impl Seen {

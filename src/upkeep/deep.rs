@@ -1,6 +1,6 @@
 //! A sample of the features computed again from the pictures, and compared with the rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -151,6 +151,7 @@ fn prepare(
 /// A sample of the pictures that have a row and did not change: those whose hash with the seed is lowest, so that it does not
 /// matter which data sets they are in.
 fn choose(records: &[DatasetRecord], rows: &Space, options: &DeepOptions) -> Vec<Candidate> {
+    let mut listed = Listed::new();
     let mut chosen: BTreeMap<[u8; 32], (usize, usize, RowKey)> = BTreeMap::new();
     for (record_number, record) in records.iter().enumerate() {
         for (number, sample) in record.samples().enumerate() {
@@ -172,7 +173,7 @@ fn choose(records: &[DatasetRecord], rows: &Space, options: &DeepOptions) -> Vec
             // Not before: only few of many are looked at on disk.
             let path = record.of().root.join(&sample.path);
             let is_file = Stamp::of_file(&path) == sample.stamp && sample.stamp != Stamp::default();
-            if is_file || member(record, number).is_some() {
+            if is_file || member(record, number, &mut listed).is_some() {
                 chosen.insert(order, (record_number, number, key));
                 if chosen.len() > options.count {
                     chosen.pop_last();
@@ -180,21 +181,24 @@ fn choose(records: &[DatasetRecord], rows: &Space, options: &DeepOptions) -> Vec
             }
         }
     }
-    let candidate = |(record, number, key): &(usize, usize, RowKey)| {
+    let mut candidate = |(record, number, key): &(usize, usize, RowKey)| {
         let record = &records[*record];
         let path = record.of().root.join(&record.sample(*number).path);
-        let source = member(record, *number).unwrap_or_else(|| Source::File(path.clone()));
+        let source = member(record, *number, &mut listed).unwrap_or_else(|| Source::File(path.clone()));
         Candidate {
             key: *key,
             path,
             source,
         }
     };
-    chosen.values().map(candidate).collect()
+    chosen.values().map(&mut candidate).collect()
 }
 
+/// Archives that were listed, each once; `None` where that failed.
+type Listed = HashMap<PathBuf, Option<Dataset>>;
+
 /// Where a picture of a record lies in an archive that did not change.
-fn member(record: &DatasetRecord, number: usize) -> Option<Source> {
+fn member(record: &DatasetRecord, number: usize, listed: &mut Listed) -> Option<Source> {
     let of = record.of();
     let sample = record.sample(number);
     let archive = of.archives.iter().find(|(path, _)| sample.path.starts_with(path))?;
@@ -202,10 +206,11 @@ fn member(record: &DatasetRecord, number: usize) -> Option<Source> {
     if Stamp::of_file(&file) != archive.1 || archive.1 == Stamp::default() {
         return None;
     }
-    let dataset = Dataset::open_listed(&file, &InputOptions::default()).ok()??;
+    let open = || Dataset::open_listed(&file, &InputOptions::default()).ok().flatten();
+    let dataset = listed.entry(file.clone()).or_insert_with(open).as_ref()?;
     let name = Path::new(file.file_name()?).join(sample.path.strip_prefix(&archive.0).ok()?);
     let index = dataset.samples.iter().position(|member| member.path == name)?;
-    Some(supply::source_of(&dataset, index))
+    Some(supply::source_of(dataset, index))
 }
 
 fn compute(
