@@ -87,7 +87,7 @@ fn mutated(seed: &[u8], other: &[u8], source: &mut ChaCha8Rng) -> Vec<u8> {
             8 => {
                 // A number in text: any, or one that keeps its width, as in a tar header.
                 let is_digit = |byte: &u8| byte.is_ascii_digit();
-                let start = at + bytes[at..].iter().position(|byte| is_digit(byte)).unwrap_or(0);
+                let start = at + bytes[at..].iter().position(is_digit).unwrap_or(0);
                 let width = bytes[start..].iter().take_while(|byte| is_digit(byte)).count();
                 let number = if random(source, 2) == 0 {
                     EXTREMES[random(source, EXTREMES.len())].to_string().into_bytes()
