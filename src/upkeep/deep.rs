@@ -19,8 +19,8 @@ use crate::pipeline::{self, Outcome, Plan};
 use crate::space::SpaceDescription;
 use crate::supply::{self, Files, Source};
 
-/// Largest difference that is not an error, in shares of the row's largest number. Devices and versions of ONNX Runtime
-/// sum in other orders: on the CPU 1e-6 was seen, and GPUs without TF32 stay below 1e-4.
+/// Largest difference that is not an error, in shares of the row's largest number. The same device gives the same bits;
+/// others, and other versions of ONNX Runtime, sum in other orders, which moves f32 features by some 1e-6 to 1e-4.
 const TOLERANCE: f64 = 1e-3;
 
 /// What is computed again.
