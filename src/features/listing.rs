@@ -255,3 +255,52 @@ impl Seen {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::cache::RecordOf;
+
+    #[test]
+    fn a_stamp_that_can_not_tell_a_change_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("pictures");
+        for class in ["a", "b"] {
+            std::fs::create_dir_all(root.join(class)).unwrap();
+            std::fs::write(root.join(class).join("1.png"), class).unwrap();
+        }
+        let dataset = Dataset::scan(&root).unwrap();
+        let cache = Cache::new(&folder.path().join("cache"));
+        let of = RecordOf {
+            name: root.clone(),
+            kind: DatasetKind::Folder,
+            root: root.clone(),
+            classes: dataset.classes.clone(),
+            archives: Vec::new(),
+        };
+        // Of the first file the record has other bytes under the stamp of now.
+        let unseen = |settled: bool| {
+            let sample = |index: usize| {
+                let sample = &dataset.samples[index];
+                let bytes: &[u8] = if index == 0 { b"other" } else { b"b" };
+                SampleRecord {
+                    path: sample.path.as_path().into(),
+                    class: sample.class,
+                    split: sample.split,
+                    stamp: Stamp::of_file(&root.join(&sample.path)),
+                    settled,
+                    content: Some(*blake3::hash(bytes).as_bytes()),
+                    partial: false,
+                    failure: None,
+                }
+            };
+            cache.save_dataset_record(&of, 2, &sample).unwrap();
+            Listing::of(&cache, &root, &InputOptions::default())
+                .unwrap()
+                .seen
+                .unseen
+        };
+        assert_eq!((unseen(false), unseen(true)), (1, 0));
+    }
+}

@@ -125,6 +125,9 @@ fn a_stream_that_was_stopped_is_not_taken_for_the_whole() {
     // Of a hundred that is not known before the end.
     extract_from(&scene, &stream, &["--max-failures", "5%"]).error(1, &["3 pictures failed"]);
     extract_from(&scene, &stream, &["--max-failures", "6%"]).code(3);
+    // A part does not replace the whole that is remembered.
+    extract_from(&scene, &stream, &["--max-failures", "1"]).error(1, &["more than the 1 allowed"]);
+    train(&scene, &["-"]).code(0);
 }
 
 #[test]
