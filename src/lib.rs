@@ -19,6 +19,7 @@ mod observer;
 mod picture;
 mod pipeline;
 mod predict;
+mod quiet;
 mod space;
 mod supply;
 mod upkeep;

@@ -25,7 +25,6 @@ use flate2::read::MultiGzDecoder;
 
 use super::{Ignored, Split};
 use crate::error::{Error, Result};
-use crate::picture::{PictureError, Reason};
 use members::{Forward, Member, Members, Seekable, Source};
 use samples::Samples;
 pub(crate) use shards::{expand_shards, is_packed, shard_split};
@@ -114,8 +113,8 @@ pub(crate) struct StreamedSample {
     pub(crate) label: Option<String>,
     /// As in [`ArchivedSample`].
     pub(crate) split: Option<Split>,
-    /// The picture's file, or why it was passed over.
-    pub(crate) bytes: Result<Vec<u8>, PictureError>,
+    /// The picture's file, or its length where that is beyond the limit.
+    pub(crate) bytes: Result<Vec<u8>, u64>,
 }
 
 /// The samples of an archive that is read once from front to back, plain or packed with gzip.
@@ -123,7 +122,7 @@ pub(crate) struct StreamedSample {
 /// Archives that follow each other (`cat *.tar`) are read as one. One sample is in memory at a time. The first error is
 /// the last item: samples before it are as good as any.
 pub(crate) struct ArchiveStream<R: Read> {
-    samples: Samples<Forward<Unpacked<R>>, Result<Vec<u8>, PictureError>>,
+    samples: Samples<Forward<Unpacked<R>>, Result<Vec<u8>, u64>>,
     max_file_bytes: u64,
 }
 
@@ -153,8 +152,7 @@ impl<R: Read> Iterator for ArchiveStream<R> {
         let limit = self.max_file_bytes;
         let take = |members: &mut Members<_>, picture: &Member| {
             if picture.size > limit {
-                let detail = format!("{} bytes are more than {limit}", picture.size);
-                return Ok(Err(PictureError::new(Reason::TooLarge, detail)));
+                return Ok(Err(picture.size));
             }
             members.read(picture).map(Ok)
         };

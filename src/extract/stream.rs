@@ -15,6 +15,7 @@ use crate::dataset::{
 };
 use crate::error::{Error, Result};
 use crate::observer::Observer;
+use crate::picture::{PictureError, Reason};
 use crate::supply::{Source, Supply, Work, lost_in_archive};
 
 /// As [`super::extract`], of archives that can be read once. Bytes that are known are not decoded again, but all of them
@@ -138,7 +139,7 @@ impl Supply for Stream {
                     state.current = Some(current);
                     return Ok(Some(Work {
                         index: state.listed.len() - 1,
-                        source: Source::Bytes(sample.bytes),
+                        source: Source::Bytes(sample.bytes.map_err(|length| self.too_long(length))),
                     }));
                 }
                 None => {
@@ -171,6 +172,11 @@ impl Stream {
             path,
             split,
         })
+    }
+
+    fn too_long(&self, length: u64) -> PictureError {
+        let detail = format!("{length} bytes are more than {}", self.max_file_bytes);
+        PictureError::new(Reason::TooLarge, detail)
     }
 
     /// What was handed out, as a data set. Of one that was not read to its end a sample that nothing is known of stands

@@ -13,7 +13,8 @@ use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use super::convert::{GreyAlpha, to_rgb};
 use super::room::Room;
 use super::sniff::{Format, sniff};
-use super::{Completeness, Exif, Limits, PictureError, Reason, Truncated, directory, exif, jpeg, mend, orient, quiet};
+use super::{Completeness, Exif, Limits, PictureError, Reason, Truncated, directory, exif, jpeg, mend, orient};
+use crate::quiet;
 
 /// A picture at full size.
 #[derive(Debug)]

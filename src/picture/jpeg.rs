@@ -13,7 +13,8 @@ use mozjpeg::{ColorSpace, Decompress};
 use super::convert::rgb_bytes;
 use super::decode::Decoded;
 use super::room::Room;
-use super::{Completeness, Limits, PictureError, Reason, Truncated, quiet};
+use super::{Completeness, Limits, PictureError, Reason, Truncated};
+use crate::quiet;
 
 /// The bytes of the file, and whether more were asked for than there are.
 struct Source<'a> {

@@ -10,7 +10,6 @@ mod exif;
 mod jpeg;
 mod mend;
 mod orient;
-pub(crate) mod quiet;
 mod resize;
 mod room;
 mod sniff;

@@ -178,3 +178,14 @@ fn options_that_archives_have_no_use_for_are_told_also_of_streams() {
         .code(0)
         .says(&said);
 }
+
+#[test]
+fn a_picture_of_a_stream_beyond_the_limit_is_too_large() {
+    let scene = Scene::with_pictures();
+    let stream = tar(known(&scene).iter().flat_map(with_class));
+    let report = extract_from(&scene, &stream, &["--max-file-bytes", "10"])
+        .code(3)
+        .json();
+    assert_eq!(counts(&report), [27, 0, 0, 27]);
+    assert_eq!(report["failures"][0]["reason"], "too_large");
+}

@@ -16,7 +16,7 @@ use super::pages::{self, CheckedPages, PageLimits};
 use super::rows::Rows;
 use super::text::number_text;
 use super::{Error, Result, Table};
-use crate::picture::quiet;
+use crate::quiet;
 
 /// The largest footer: it lists every column of every row group.
 const FOOTER_LIMIT: u64 = 16 << 20;
