@@ -48,8 +48,8 @@ pub use extract::{ExtractOptions, ExtractReport, Failure, FailureLimit, extract,
 pub use feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
 pub use features::{FeatureRequest, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
 pub use head::{
-    EpochRecord, Examples, HeadFile, HeadMeta, LinearHead, RankedClass, Schedule, Score, SgdParams, SgdValidParams,
-    StepLr, Training, TrainingTask, cross_entropy,
+    CosineLr, EpochRecord, Examples, ExponentialLr, HeadFile, HeadMeta, LinearHead, MultiStepLr, OneCycleLr, PlateauLr,
+    RankedClass, Schedule, Score, SgdParams, SgdValidParams, StepLr, Training, TrainingTask, cross_entropy,
 };
 pub use observer::{Observer, Quiet, Unit};
 pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};

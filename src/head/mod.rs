@@ -29,6 +29,6 @@ mod training;
 pub use file::{HeadFile, HeadMeta};
 pub use linear::{LinearHead, RankedClass};
 pub use loss::{Score, cross_entropy};
-pub use schedule::{Schedule, StepLr};
+pub use schedule::{CosineLr, ExponentialLr, MultiStepLr, OneCycleLr, PlateauLr, Schedule, StepLr};
 pub use sgd::{SgdParams, SgdValidParams};
 pub use training::{EpochRecord, Examples, Training, TrainingTask};

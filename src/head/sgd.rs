@@ -13,7 +13,7 @@ use super::kernel::{self, Step};
 use super::linear::LinearHead;
 use super::loss::Score;
 use super::random::{Random, Stream};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Scheduler};
 use super::training::{EpochRecord, Examples, Progress, Training, TrainingTask};
 use crate::{Error, Observer, Quiet, Result};
 
@@ -163,6 +163,7 @@ impl ParamGuard for SgdParams {
             return usage("nesterov needs a momentum above 0 and a dampening of 0".to_owned());
         }
         self.0.schedule.check()?;
+        self.0.schedule.check_warm_up(0, self.0.epochs)?;
         Ok(&self.0)
     }
 
@@ -206,8 +207,10 @@ impl SgdValidParams {
         let mut shuffled: Vec<usize> = (0..train.rows()).collect();
         let mut random = Random::new(self.seed, Stream::Order);
         let mut progress = Progress::default();
+        let steps = train.rows().div_ceil(self.batch_size);
+        let mut scheduler = Scheduler::new(&self.schedule, self.learning_rate, self.momentum, 0, self.epochs, steps);
         for epoch in 0..self.epochs {
-            let learning_rate = self.schedule.learning_rate(self.learning_rate, epoch);
+            let learning_rate = scheduler.rates(epoch, 0).learning_rate;
             let order: &[usize] = if let Some(order) = task.order() {
                 &order[epoch]
             } else {
@@ -241,6 +244,7 @@ impl SgdValidParams {
                 val_loss: validation.map(|score| score.loss()),
                 val_accuracy: validation.map(|score| score.accuracy()),
             };
+            scheduler.epoch_ended(record.val_loss);
             on_epoch(progress.record(record, head));
         }
         Ok(progress.finish(descent.head))
