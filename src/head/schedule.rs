@@ -7,7 +7,7 @@ mod scheduler;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use scheduler::Scheduler;
+pub(super) use scheduler::{Rates, Scheduler};
 
 use crate::{Error, Result};
 

@@ -1,6 +1,5 @@
 use serde_json::Value;
 
-use super::scheduler::Rates;
 use super::*;
 
 /// What `tests/fixtures/make_schedules.py` wrote.
