@@ -5,11 +5,12 @@
 //! problem's shape alone, so the numbers are the same for every number of threads.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, LinalgScalar, aview1};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, LinalgScalar, aview1, s};
 use rayon::prelude::*;
 
+use super::linear::LinearHead;
 use super::loss;
-use super::training::Examples;
+use super::training::TrainingTask;
 use crate::{Error, Result};
 
 /// Rows whose logits are formed by one matrix product.
@@ -49,16 +50,24 @@ pub(super) struct Evaluation {
 /// `Σ sᵢ · ceᵢ + ½ · |W|² / C`, divided by `Σ sᵢ`: scikit-learn's `LogisticRegression`, per unit of weight.
 ///
 /// `ceᵢ` is the cross-entropy of row `i` against its smoothed target, as PyTorch's `cross_entropy(label_smoothing=ε)`:
-/// `1 - ε` on its class and `ε / classes` on all; the bias is not penalised.
+/// `1 - ε` on its class and `ε / classes` on all; the bias is not penalised. Of two classes scikit-learn has one weight row,
+/// `w = W₁ - W₀`, and penalises `½ · |w|²`; at the optimum `W₁ = -W₀`, so that is `|W|²` here.
+///
+/// Without smoothing, a class that no row has is left out, as scikit-learn does it: its bias would go to -∞.
 ///
 /// Rows are taken relative to a fixed centre, their weighted mean. That changes neither the weights nor the value (the
 /// bias is free), but keeps the logits' rounding errors small and the curvature of weights and bias apart.
 #[derive(Debug)]
 pub(super) struct Objective<'a> {
-    features: ArrayView2<'a, f32>,
-    labels: &'a [usize],
-    classes: usize,
-    /// `sᵢ / Σ s`.
+    /// Matrices of `labels.len()` rows each, taken one after another.
+    matrices: Vec<ArrayView2<'a, f32>>,
+    /// For each row its class's place among `classes`.
+    labels: Vec<usize>,
+    /// The classes told apart, of the task's, in order.
+    classes: Vec<usize>,
+    /// `Σ s`.
+    total: f64,
+    /// `sᵢ / Σ s` for each row of a matrix, divided by the number of matrices.
     shares: Vec<f64>,
     smoothing: f64,
     /// `1 / (C · Σ s)`.
@@ -68,65 +77,118 @@ pub(super) struct Objective<'a> {
 }
 
 impl<'a> Objective<'a> {
-    /// The objective on `examples`, whose rows count `weights` (`[n]`, 0 or above) times.
+    /// The objective on the task's training rows, which count `weights` (`[n]`) times.
+    ///
+    /// Where the task has views of the rows, it is on all of them in place of the rows themselves; each counts as a part of
+    /// its row, so that C means the same.
     ///
     /// # Errors
-    /// [`Error::Examples`] if all weights are 0 or one is negative or not finite.
-    pub(super) fn new(
-        examples: &'a Examples<'_>,
-        classes: usize,
-        weights: &[f64],
-        smoothing: f64,
-        c: f64,
-    ) -> Result<Self> {
+    /// [`Error::Examples`] if all weights are 0, or one is negative or not finite.
+    pub(super) fn new(task: &'a TrainingTask<'_>, weights: &[f64], smoothing: f64, c: f64) -> Result<Self> {
         let total: f64 = weights.iter().sum();
-        if weights.iter().any(|weight| weight.is_sign_negative() && *weight != 0.0) || !(total.is_finite() && total > 0.0)
-        {
+        if weights.iter().any(|&weight| weight < 0.0) || !(total.is_finite() && total > 0.0) {
             return Err(Error::Examples(
                 "the weights of the rows must be finite, not below 0 and not all 0".to_owned(),
             ));
         }
-        let shares: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
-        let mut centre = vec![0.0; examples.dim()];
-        for (row, share) in examples.features().rows().into_iter().zip(&shares) {
-            for (mean, &value) in centre.iter_mut().zip(row) {
-                *mean += share * f64::from(value);
-            }
+        let matrices: Vec<ArrayView2<'_, f32>> = if task.views().is_empty() {
+            vec![task.train().features()]
+        } else {
+            task.views().iter().map(|view| view.view()).collect()
+        };
+        let mut of_class = vec![0.0; task.classes()];
+        for (&label, weight) in task.train().labels().iter().zip(weights) {
+            of_class[label] += weight;
         }
-        Ok(Self {
-            features: examples.features(),
-            labels: examples.labels(),
-            classes,
-            shares,
+        let classes: Vec<usize> = (0..task.classes())
+            .filter(|&class| smoothing > 0.0 || of_class[class] > 0.0)
+            .collect();
+        // A row of a class that is left out weighs nothing: any label will do.
+        let place = |label: &usize| classes.binary_search(label).unwrap_or(0);
+        let scale = 1.0 / (total * matrices.len() as f64);
+        let mut objective = Self {
+            labels: task.train().labels().iter().map(place).collect(),
+            total,
+            shares: weights.iter().map(|weight| weight * scale).collect(),
             smoothing,
-            penalty: 1.0 / (c * total),
-            centre,
-        })
+            penalty: 0.0,
+            centre: vec![0.0; task.train().dim()],
+            matrices,
+            classes,
+        };
+        objective.set_c(c);
+        objective.centre = objective.mean_of(|value, _| value);
+        Ok(objective)
     }
 
-    /// How many classes the classifier tells apart.
-    pub(super) fn classes(&self) -> usize {
-        self.classes
+    /// The weighted mean of `of(feature, centre)` over the rows, for each feature.
+    fn mean_of(&self, of: impl Fn(f64, f64) -> f64 + Sync) -> Vec<f64> {
+        let rows = self.rows_of_a_part();
+        let parts: Vec<Vec<f64>> = (0..self.rows().div_ceil(rows))
+            .into_par_iter()
+            .map(|part| {
+                let mut sums = vec![0.0; self.dim()];
+                for index in part * rows..self.rows().min((part + 1) * rows) {
+                    let share = self.share(index);
+                    for ((sum, &feature), &centre) in sums.iter_mut().zip(self.row(index)).zip(&self.centre) {
+                        *sum += share * of(f64::from(feature), centre);
+                    }
+                }
+                sums
+            })
+            .collect();
+        let mut means = vec![0.0; self.dim()];
+        for part in &parts {
+            for (mean, sum) in means.iter_mut().zip(part) {
+                *mean += sum;
+            }
+        }
+        means
+    }
+
+    /// The variance of each feature, `[dim]`.
+    pub(super) fn variances(&self) -> Array1<f64> {
+        self.mean_of(|value, centre| (value - centre) * (value - centre)).into()
+    }
+
+    /// The classes told apart, of the task's, in order: those whose rows weigh something, or all.
+    pub(super) fn classes(&self) -> &[usize] {
+        &self.classes
     }
 
     /// How many features a row has.
     pub(super) fn dim(&self) -> usize {
-        self.features.ncols()
+        self.centre.len()
     }
 
     /// How many rows there are.
     pub(super) fn rows(&self) -> usize {
-        self.features.nrows()
+        self.labels.len() * self.matrices.len()
+    }
+
+    fn row(&self, index: usize) -> ArrayView1<'_, f32> {
+        let rows = self.labels.len();
+        self.matrices[index / rows].index_axis(Axis(0), index % rows)
+    }
+
+    fn share(&self, index: usize) -> f64 {
+        self.shares[index % self.labels.len()]
+    }
+
+    /// The sum of the rows' weights, which the value is divided by.
+    pub(super) fn total(&self) -> f64 {
+        self.total
+    }
+
+    /// Takes another C.
+    pub(super) fn set_c(&mut self, c: f64) {
+        let penalised = if self.classes.len() == 2 { 2.0 } else { 1.0 };
+        self.penalty = penalised / (c * self.total);
     }
 
     /// The penalty's second derivative by each weight, per unit of weight.
     pub(super) fn penalty(&self) -> f64 {
         self.penalty
-    }
-
-    /// The centre of the rows, `[dim]`.
-    pub(super) fn centre(&self) -> &[f64] {
-        &self.centre
     }
 
     /// The largest derivative by a weight or bias of the classifier as it applies to the rows as they are.
@@ -161,16 +223,13 @@ impl<'a> Objective<'a> {
             .collect();
         let mut gradient = &at.weight * self.penalty;
         // Each number is summed by one thread, part after part.
-        gradient
-            .axis_iter_mut(Axis(0))
-            .into_par_iter()
-            .enumerate()
-            .for_each(|(class, mut row)| {
-                for part in &parts {
-                    row += &part.weight.row(class);
-                }
-            });
-        let mut offset = Array1::zeros(self.classes);
+        let mut of_classes: Vec<_> = gradient.rows_mut().into_iter().collect();
+        of_classes.par_iter_mut().enumerate().for_each(|(class, row)| {
+            for part in &parts {
+                *row += &part.weight.row(class);
+            }
+        });
+        let mut offset = Array1::zeros(self.classes.len());
         let mut value = 0.5 * self.penalty * at.weight.iter().map(|weight| weight * weight).sum::<f64>();
         for part in &parts {
             offset += &part.offset;
@@ -187,7 +246,7 @@ impl<'a> Objective<'a> {
 
     /// How many rows go into one partial sum.
     fn rows_of_a_part(&self) -> usize {
-        let most = PARTS.min((PART_NUMBERS / (self.classes * self.dim())).max(1));
+        let most = PARTS.min((PART_NUMBERS / (self.classes.len() * self.dim())).max(1));
         self.rows().div_ceil(BLOCK).div_ceil(most) * BLOCK
     }
 
@@ -195,17 +254,17 @@ impl<'a> Objective<'a> {
     fn part<T: Real>(&self, weight: &Array2<T>, offset: &Array1<f64>, rows: std::ops::Range<usize>) -> Part {
         let mut part = Part {
             loss: 0.0,
-            weight: Array2::zeros((self.classes, self.dim())),
-            offset: Array1::zeros(self.classes),
+            weight: Array2::zeros((self.classes.len(), self.dim())),
+            offset: Array1::zeros(self.classes.len()),
         };
         let mut x = Array2::<T>::zeros((BLOCK, self.dim()));
-        let mut residuals = Array2::<T>::zeros((BLOCK, self.classes));
-        let mut row = vec![0.0; self.classes];
+        let mut residuals = Array2::<T>::zeros((BLOCK, self.classes.len()));
+        let mut row = vec![0.0; self.classes.len()];
         for start in rows.clone().step_by(BLOCK) {
             let count = BLOCK.min(rows.end - start);
-            let mut x = x.slice_mut(ndarray::s![..count, ..]);
+            let mut x = x.slice_mut(s![..count, ..]);
             self.centred(start, x.view_mut());
-            let mut residuals = residuals.slice_mut(ndarray::s![..count, ..]);
+            let mut residuals = residuals.slice_mut(s![..count, ..]);
             general_mat_mul(T::one(), &x, &weight.t(), T::zero(), &mut residuals);
             for (index, mut residuals) in residuals.rows_mut().into_iter().enumerate() {
                 for ((logit, &product), offset) in row.iter_mut().zip(&residuals).zip(offset) {
@@ -224,8 +283,8 @@ impl<'a> Objective<'a> {
 
     /// Turns the logits of a row into the derivatives of its share of the loss, which is returned.
     fn differentiate(&self, logits: &mut [f64], row: usize) -> f64 {
-        let (share, label) = (self.shares[row], self.labels[row]);
-        let everywhere = self.smoothing / self.classes as f64;
+        let (share, label) = (self.share(row), self.labels[row % self.labels.len()]);
+        let everywhere = self.smoothing / self.classes.len() as f64;
         let sum: f64 = logits.iter().sum();
         let of_label = logits[label];
         let log_sum_exp = loss::softmax(logits);
@@ -240,7 +299,7 @@ impl<'a> Objective<'a> {
     /// Writes consecutive rows, less the centre.
     fn centred<T: Real>(&self, start: usize, mut x: ArrayViewMut2<'_, T>) {
         for (mut row, index) in x.rows_mut().into_iter().zip(start..) {
-            for ((value, &feature), centre) in row.iter_mut().zip(self.features.row(index)).zip(&self.centre) {
+            for ((value, &feature), centre) in row.iter_mut().zip(self.row(index)).zip(&self.centre) {
                 *value = T::from_f64(f64::from(feature) - centre);
             }
         }
@@ -250,7 +309,7 @@ impl<'a> Objective<'a> {
     pub(super) fn covariance(&self, most: usize) -> Array2<f64> {
         let step = self.rows().div_ceil(most);
         let taken: Vec<usize> = (0..self.rows()).step_by(step).collect();
-        let total: f64 = taken.iter().map(|&row| self.shares[row]).sum();
+        let total: f64 = taken.iter().map(|&row| self.share(row)).sum();
         let dim = self.dim();
         let parts: Vec<Array2<f64>> = taken
             .par_chunks(taken.len().div_ceil(4).max(BLOCK))
@@ -259,8 +318,8 @@ impl<'a> Objective<'a> {
                 for rows in part.chunks(BLOCK) {
                     let mut x = Array2::<f32>::zeros((rows.len(), dim));
                     for (mut x, &row) in x.rows_mut().into_iter().zip(rows) {
-                        let scale = (self.shares[row] / total).sqrt();
-                        for ((x, &feature), centre) in x.iter_mut().zip(self.features.row(row)).zip(&self.centre) {
+                        let scale = (self.share(row) / total).sqrt();
+                        for ((x, &feature), centre) in x.iter_mut().zip(self.row(row)).zip(&self.centre) {
                             *x = ((f64::from(feature) - centre) * scale) as f32;
                         }
                     }
@@ -276,15 +335,40 @@ impl<'a> Objective<'a> {
         covariance
     }
 
-    /// The centred parameters of a classifier of the rows as they are.
-    pub(super) fn centre_of(&self, weight: Array2<f64>, bias: &Array1<f64>) -> Parameters {
-        let offset = bias + &weight.dot(&aview1(&self.centre));
+    /// The parameters of a head of all the task's classes.
+    pub(super) fn parameters_of(&self, head: &LinearHead) -> Parameters {
+        let weight = head.weight().select(Axis(0), &self.classes).mapv(f64::from);
+        let bias = head.bias().select(Axis(0), &self.classes).mapv(f64::from);
+        let offset = bias + weight.dot(&aview1(&self.centre));
         Parameters { weight, offset }
     }
 
-    /// The bias of the classifier that applies to the rows as they are.
-    pub(super) fn bias_of(&self, parameters: &Parameters) -> Array1<f64> {
-        &parameters.offset - &parameters.weight.dot(&aview1(&self.centre))
+    /// The head of `classes` classes with these parameters, in f32.
+    ///
+    /// A class that was left out has no weights, and a bias at which no training row gives it more than 2e-9.
+    ///
+    /// # Errors
+    /// None that a finished minimisation could cause: those of [`LinearHead`].
+    pub(super) fn head_of(&self, parameters: &Parameters, classes: usize) -> Result<LinearHead> {
+        let bias = &parameters.offset - &parameters.weight.dot(&aview1(&self.centre));
+        let to_f32 = |value: f64| value as f32;
+        let told = LinearHead::new(parameters.weight.mapv(to_f32), bias.mapv(to_f32))?;
+        if self.classes.len() == classes {
+            return Ok(told);
+        }
+        let mut lowest = f64::INFINITY;
+        for matrix in &self.matrices {
+            for logits in told.logits(matrix.view())?.rows() {
+                lowest = lowest.min(loss::log_sum_exp(&logits.to_vec()));
+            }
+        }
+        let mut weight = Array2::zeros((classes, self.dim()));
+        let mut bias = Array1::from_elem(classes, (lowest - 20.0) as f32);
+        for (place, &class) in self.classes.iter().enumerate() {
+            weight.row_mut(class).assign(&told.weight().row(place));
+            bias[class] = told.bias()[place];
+        }
+        LinearHead::new(weight, bias)
     }
 }
 
@@ -340,4 +424,4 @@ impl Real for f64 {
 
 #[cfg(test)]
 #[path = "objective_tests.rs"]
-mod tests;
+pub(super) mod tests;
