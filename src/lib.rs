@@ -15,6 +15,7 @@ mod features;
 mod head;
 #[doc(hidden)]
 pub mod hostile;
+pub mod metrics;
 mod observer;
 mod picture;
 mod pipeline;

@@ -29,6 +29,7 @@ mod training;
 pub use file::{HeadFile, HeadMeta};
 pub use linear::{LinearHead, RankedClass};
 pub use loss::{Score, cross_entropy};
+pub(crate) use loss::{argmax, check_labels, log_sum_exp};
 pub use schedule::{Schedule, StepLr};
 pub use sgd::{SgdParams, SgdValidParams};
 pub use training::{EpochRecord, Examples, Training, TrainingTask};
