@@ -90,8 +90,14 @@ fn the_best_temperature_is_the_zero_that_scipy_finds() {
         assert_eq!(fit["fitted"], case["fit"]["fitted"], "{name}");
         let number = |value: &Value| value.as_f64().unwrap();
         let (got, expected) = (number(&fit["temperature"]), number(&case["fit"]["temperature"]));
-        assert!((got / expected - 1.0).abs() < TOLERANCE, "{name}: {got}, SciPy has {expected}");
-        assert!(number(&fit["loss_after"]) <= number(&fit["loss_before"]), "{name}: {fit}");
+        assert!(
+            (got / expected - 1.0).abs() < TOLERANCE,
+            "{name}: {got}, SciPy has {expected}"
+        );
+        assert!(
+            number(&fit["loss_after"]) <= number(&fit["loss_before"]),
+            "{name}: {fit}"
+        );
         assert_close(&name, &fit["loss_before"], &case["expected"]["uncalibrated"]["loss"]);
         minima += usize::from(fit["fitted"] == "minimum");
     }

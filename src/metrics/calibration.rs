@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use super::scale;
-use crate::head::log_sum_exp;
+use super::log_softmax;
 
 /// The number of bins of the expected calibration error.
 pub const BINS: usize = 15;
@@ -63,16 +62,15 @@ impl ProbabilityScores {
         temperature: f64,
     ) -> Self {
         let (mut loss, mut brier, mut bins) = (0.0, 0.0, [Sums::default(); BINS]);
-        let mut scaled = Vec::new();
+        let mut logs = Vec::new();
         for ((row, &label), &prediction) in rows.iter().zip(labels).zip(predicted) {
-            scale(row, temperature, &mut scaled);
-            let log_sum_exp = log_sum_exp(&scaled);
-            loss += log_sum_exp - scaled[label];
-            for (class, logit) in scaled.iter().enumerate() {
+            log_softmax(row, temperature, &mut logs);
+            loss -= logs[label];
+            for (class, log) in logs.iter().enumerate() {
                 let target = f64::from(u8::from(class == label));
-                brier += ((logit - log_sum_exp).exp() - target).powi(2);
+                brier += (log.exp() - target).powi(2);
             }
-            let confidence = (scaled[prediction] - log_sum_exp).exp();
+            let confidence = logs[prediction].exp();
             let bin = &mut bins[bin_of(confidence)];
             bin.images += 1;
             bin.confidence += confidence;
@@ -80,7 +78,7 @@ impl ProbabilityScores {
         }
         let count = rows.len() as f64;
         let gap = |bin: &Sums| (bin.correct as f64 - bin.confidence).abs();
-        let halved = if scaled.len() == 2 { 0.5 } else { 1.0 };
+        let halved = if logs.len() == 2 { 0.5 } else { 1.0 };
         Self {
             loss: loss / count,
             brier: halved * brier / count,
@@ -132,7 +130,9 @@ mod tests {
         assert!((scores.loss - (4_f64 / 3.0).ln() / 2.0 - 4_f64.ln() / 2.0).abs() < 1e-15);
         assert!((scores.brier - (1.0 / 16.0 + 9.0 / 16.0) / 2.0).abs() < 1e-15);
         assert!((scores.ece - 0.25).abs() < 1e-15);
-        let [bin] = &scores.bins[..] else { panic!("{:?}", scores.bins) };
+        let [bin] = &scores.bins[..] else {
+            panic!("{:?}", scores.bins)
+        };
         assert_eq!((bin.images, bin.accuracy), (2, 0.5));
         assert!(bin.lower < 0.75 && 0.75 <= bin.upper);
     }

@@ -18,8 +18,16 @@ pub fn wilson(correct: usize, n: usize) -> [f64; 2] {
     let middle = share + square / 2.0;
     let half = QUANTILE * ((share * (1.0 - share) + square / 4.0) / count).sqrt();
     // At the ends the formula gives the end itself, which rounding may miss.
-    let lower = if correct == 0 { 0.0 } else { (middle - half) / (1.0 + square) };
-    let upper = if correct == n { 1.0 } else { (middle + half) / (1.0 + square) };
+    let lower = if correct == 0 {
+        0.0
+    } else {
+        (middle - half) / (1.0 + square)
+    };
+    let upper = if correct == n {
+        1.0
+    } else {
+        (middle + half) / (1.0 + square)
+    };
     [lower, upper]
 }
 
@@ -33,7 +41,10 @@ mod tests {
             for bound in wilson(correct, n) {
                 let deviation = (correct as f64 / n as f64 - bound).abs();
                 let sigma = (bound * (1.0 - bound) / n as f64).sqrt();
-                assert!((deviation / sigma - 1.959_963_984_540_054).abs() < 1e-6, "{correct} of {n}");
+                assert!(
+                    (deviation / sigma - 1.959_963_984_540_054).abs() < 1e-6,
+                    "{correct} of {n}"
+                );
             }
         }
     }

@@ -32,7 +32,7 @@ pub use temperature::{Fitted, TemperatureFit, fit_temperature};
 
 use confusion::Confusion;
 
-use crate::head::{argmax, check_labels};
+use crate::head::{argmax, check_labels, log_sum_exp};
 use crate::{Error, Result};
 
 /// All that is reported of a head on some rows; serialises as the keys of `evaluate --json`.
@@ -195,16 +195,28 @@ pub(crate) fn check_temperature(temperature: f64) -> Result<(), String> {
     if temperature.is_finite() && temperature > 0.0 {
         Ok(())
     } else {
-        Err(format!(
-            "a temperature is a finite number above 0, not {temperature}"
-        ))
+        Err(format!("a temperature is a finite number above 0, not {temperature}"))
     }
 }
 
-/// The logits of a row divided by a temperature, in place of what `scaled` held.
-fn scale<T: Copy + Into<f64>>(row: &[T], temperature: f64, scaled: &mut Vec<f64>) {
-    scaled.clear();
-    scaled.extend(row.iter().map(|&logit| logit.into() / temperature));
+/// The log-softmax of a row's logits divided by a temperature, in place of what `logs` held.
+///
+/// Relative to the largest logit, so that logits that are large together cost no digits.
+fn log_softmax<T: Copy + Into<f64>>(row: &[T], temperature: f64, logs: &mut Vec<f64>) {
+    let largest = row
+        .iter()
+        .fold(f64::NEG_INFINITY, |largest, &logit| largest.max(logit.into()));
+    logs.clear();
+    logs.extend(row.iter().map(|&logit| (logit.into() - largest) / temperature));
+    let log_sum_exp = log_sum_exp(logs);
+    logs.iter_mut().for_each(|log| *log -= log_sum_exp);
+}
+
+/// The softmax of a row's logits divided by a temperature.
+pub(crate) fn probabilities<T: Copy + Into<f64>>(row: &[T], temperature: f64) -> Vec<f64> {
+    let mut logs = Vec::with_capacity(row.len());
+    log_softmax(row, temperature, &mut logs);
+    logs.iter().map(|log| log.exp()).collect()
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::Serialize;
 
 use super::interval::wilson;
-use super::scale;
-use crate::head::log_sum_exp;
+use super::probabilities;
 
 /// The largest `k` that is reported.
 const LARGEST_K: usize = 5;
@@ -61,21 +60,13 @@ pub(super) fn roc_auc<T: Copy + Into<f64> + Sync>(rows: &[&[T]], labels: &[usize
     if support.iter().any(|&count| count == 0 || count == rows.len()) {
         return None;
     }
-    let mut scaled = Vec::with_capacity(classes);
-    let log_sums: Vec<f64> = rows
-        .iter()
-        .map(|row| {
-            scale(row, temperature, &mut scaled);
-            log_sum_exp(&scaled)
-        })
-        .collect();
+    // `[n, classes]`, so that the exponentials are taken once.
+    let probabilities: Vec<Vec<f64>> = rows.iter().map(|row| probabilities(row, temperature)).collect();
     let area = |class: usize| {
-        let probability = |(row, log_sum): (&&[T], &f64)| (row[class].into() / temperature - log_sum).exp();
-        let mut scores: Vec<(f64, bool)> = rows
+        let mut scores: Vec<(f64, bool)> = probabilities
             .iter()
-            .zip(&log_sums)
-            .map(probability)
-            .zip(labels.iter().map(|&label| label == class))
+            .zip(labels)
+            .map(|(row, &label)| (row[class], label == class))
             .collect();
         scores.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
         area_under_curve(&scores, support[class])

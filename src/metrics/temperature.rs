@@ -5,9 +5,8 @@
 use ndarray::ArrayView2;
 use serde::Serialize;
 
-use super::{check, scale};
+use super::{check, log_softmax};
 use crate::Result;
-use crate::head::log_sum_exp;
 
 /// Temperatures that are looked at: beyond, probabilities are 0 and 1, or all alike, whatever the digits.
 const RANGE: [f64; 2] = [0.01, 100.0];
@@ -52,9 +51,9 @@ impl Fitted {
     pub fn note(self) -> Option<&'static str> {
         match self {
             Self::Minimum => None,
-            Self::NoMistakes => {
-                Some("no validation picture is classified wrongly, so there is nothing to calibrate by: the temperature is 1")
-            }
+            Self::NoMistakes => Some(
+                "no validation picture is classified wrongly, so there is nothing to calibrate by: the temperature is 1",
+            ),
             Self::LowerEnd => Some("probabilities are far too low: the temperature is at its lower bound, 0.01"),
             Self::UpperEnd => Some(
                 "the head is no better than chance on the validation pictures: the temperature is at its upper bound, 100",
@@ -144,18 +143,17 @@ impl Derivatives {
             first: 0.0,
             second: 0.0,
         };
-        let mut scaled = Vec::new();
+        let mut logs = Vec::new();
         for (row, &label) in rows.iter().zip(labels) {
-            scale(row, 1.0 / inverse, &mut scaled);
-            let log_sum_exp = log_sum_exp(&scaled);
+            log_softmax(row, 1.0 / inverse, &mut logs);
             // Relative to the label's logit, so that logits that are large together cost no digits.
             let (mut mean, mut square) = (0.0, 0.0);
-            for (logit, scaled) in row.iter().zip(&scaled) {
-                let (probability, above) = ((scaled - log_sum_exp).exp(), logit - row[label]);
+            for (logit, log) in row.iter().zip(&logs) {
+                let (probability, above) = (log.exp(), logit - row[label]);
                 mean += probability * above;
                 square += probability * above * above;
             }
-            sum.loss += log_sum_exp - scaled[label];
+            sum.loss -= logs[label];
             sum.first += mean;
             sum.second += square - mean * mean;
         }
@@ -210,7 +208,10 @@ mod tests {
         let expected = fit_temperature(logits.view(), &labels).unwrap();
         for scale in [0.1, 3.0, 20.0] {
             let fit = fit_temperature((&logits * scale).view(), &labels).unwrap();
-            assert!((fit.temperature / scale / expected.temperature - 1.0).abs() < 1e-10, "{scale}");
+            assert!(
+                (fit.temperature / scale / expected.temperature - 1.0).abs() < 1e-10,
+                "{scale}"
+            );
             assert!((fit.loss_after - expected.loss_after).abs() < 1e-12);
         }
         // Logits that are large together say the same.
