@@ -18,6 +18,7 @@
 //! # Ok::<(), lastlayer::Error>(())
 //! ```
 
+mod descent;
 mod file;
 mod kernel;
 mod linear;
@@ -25,7 +26,7 @@ mod loss;
 mod random;
 mod recipe;
 mod schedule;
-mod sgd;
+mod softmax;
 mod training;
 
 pub use file::{HeadFile, HeadMeta};

@@ -1,6 +1,6 @@
 //! What every solver is given and what it gives back: examples, the task, epoch records, the trained head.
 //!
-//! Nothing here knows how a head is found; [`super::sgd`] is one way.
+//! Nothing here knows how a head is found; [`super::descent`] is one way.
 
 use ndarray::{ArrayView2, CowArray, Ix2};
 use serde::Serialize;
