@@ -9,26 +9,25 @@ use crate::head::training::{Examples, TrainingTask};
 /// Where rows come from: the training rows, or random views of them.
 #[derive(Debug)]
 pub(super) struct Source<'a> {
-    train: &'a Examples<'a>,
+    dim: usize,
+    plain: &'a [f32],
     views: Vec<&'a [f32]>,
 }
 
 impl<'a> Source<'a> {
     /// `views` in standard layout, each of the shape of the training rows.
-    pub(super) fn new(train: &'a Examples<'a>, views: &'a [CowArray<'a, f32, Ix2>]) -> Self {
-        let slice = |view: &'a CowArray<'a, f32, Ix2>| view.as_slice().expect("its layout is standard");
+    pub(super) fn new(train: &'a Examples<'_>, views: &'a [CowArray<'_, f32, Ix2>]) -> Self {
+        let values = |view: &'a CowArray<'_, f32, Ix2>| view.as_slice().expect("its layout is standard");
         Self {
-            train,
-            views: views.iter().map(slice).collect(),
+            dim: train.dim(),
+            plain: train.values(),
+            views: views.iter().map(values).collect(),
         }
     }
 
     fn row(&self, row: u32, view: Option<u32>) -> &'a [f32] {
-        let row = row as usize;
-        match view {
-            Some(view) => &self.views[view as usize][row * self.train.dim()..][..self.train.dim()],
-            None => self.train.row(row),
-        }
+        let values = view.map_or(self.plain, |view| self.views[view as usize]);
+        &values[row as usize * self.dim..][..self.dim]
     }
 }
 
@@ -50,7 +49,7 @@ pub(super) struct Order<'a> {
 
 impl<'a> Order<'a> {
     /// `task` has fewer than 2³² training rows.
-    pub(super) fn new(task: &'a TrainingTask<'a>, source: &'a Source<'a>, sampling: Sampling, seed: u64) -> Self {
+    pub(super) fn new(task: &'a TrainingTask<'_>, source: &'a Source<'a>, sampling: Sampling, seed: u64) -> Self {
         let labels = task.train().labels();
         let count = labels.len() as u32;
         let mut by_class = vec![Vec::new(); if sampling == Sampling::Balanced { task.classes() } else { 0 }];

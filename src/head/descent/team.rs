@@ -103,7 +103,8 @@ impl<'t> Member<'t> {
         Self {
             team: Some(team),
             rank,
-            ..Self::alone()
+            turn: 0,
+            sum: Vec::new(),
         }
     }
 
