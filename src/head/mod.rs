@@ -18,6 +18,7 @@
 //! # Ok::<(), lastlayer::Error>(())
 //! ```
 
+mod descent;
 mod file;
 mod kernel;
 mod lbfgs;
@@ -28,7 +29,7 @@ mod preconditioner;
 mod random;
 mod recipe;
 mod schedule;
-mod sgd;
+mod softmax;
 mod training;
 
 pub use file::{HeadFile, HeadMeta};

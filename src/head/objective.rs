@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Linal
 use rayon::prelude::*;
 
 use super::linear::LinearHead;
-use super::loss;
+use super::softmax::{log_sum_exp, softmax_row};
 use super::training::TrainingTask;
 use crate::{Error, Result};
 
@@ -287,7 +287,7 @@ impl<'a> Objective<'a> {
         let everywhere = self.smoothing / self.classes.len() as f64;
         let sum: f64 = logits.iter().sum();
         let of_label = logits[label];
-        let log_sum_exp = loss::softmax(logits);
+        let log_sum_exp = softmax_row(logits);
         for value in logits.iter_mut() {
             *value = (*value - everywhere) * share;
         }
@@ -359,7 +359,7 @@ impl<'a> Objective<'a> {
         let mut lowest = f64::INFINITY;
         for matrix in &self.matrices {
             for logits in told.logits(matrix.view())?.rows() {
-                lowest = lowest.min(loss::log_sum_exp(&logits.to_vec()));
+                lowest = lowest.min(log_sum_exp(&logits.to_vec()));
             }
         }
         let mut weight = Array2::zeros((classes, self.dim()));

@@ -12,6 +12,10 @@ pub(super) enum Stream {
     Initial = 0,
     /// The order of the rows in each epoch.
     Order = 1,
+    /// The view of each picture in each epoch.
+    Views = 2,
+    /// The rows of epochs that draw with replacement.
+    Draws = 3,
 }
 
 /// A generator for one purpose.
@@ -34,7 +38,7 @@ impl Random {
     }
 
     /// An integer in `0..bound`, without bias: Lemire, "Fast Random Integer Generation in an Interval", 2019.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         let threshold = bound.wrapping_neg() % bound;
         loop {
             let product = u128::from(self.0.next_u64()) * u128::from(bound);
