@@ -51,8 +51,9 @@ pub use features::{
     DataFingerprint, FeatureRequest, FingerprintPart, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features,
 };
 pub use head::{
-    EpochRecord, Examples, HeadFile, HeadMeta, LinearHead, RankedClass, Schedule, Score, SgdParams, SgdValidParams,
-    StepLr, Training, TrainingTask, cross_entropy,
+    ClassWeights, Convergence, Descent, EarlyStopping, EpochRecord, Examples, HeadFile, HeadMeta, Lbfgs, LinearHead,
+    RankedClass, Recipe, Sampling, Schedule, Score, Solver, StepLr, Training, TrainingTask, Update, ValidRecipe,
+    cross_entropy, train_all,
 };
 pub use observer::{Observer, Quiet, Unit};
 pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};
