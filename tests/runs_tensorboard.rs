@@ -2,13 +2,82 @@
 //! environment variable `LASTLAYER_TENSORBOARD_PYTHON` names a Python that has it.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
-mod made_run;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lastlayer::Training;
-use made_run::Made;
+use lastlayer::{
+    DataFingerprint, Descent, Examples, FeatureSpace, HeadFile, HeadMeta, Quiet, Recipe, RowKey, RunConfig, RunDataset,
+    RunFeatures, RunInputs, RunWriter, Split, Training, TrainingTask,
+};
+use ndarray::array;
+use serde_json::json;
+
+/// A training of four epochs, with what its run needs.
+struct Made {
+    recipe: Recipe,
+    training: Training,
+}
+
+impl Made {
+    fn new(validated: bool) -> Self {
+        let recipe = Recipe::from(Descent {
+            epochs: 4,
+            learning_rate: 0.1,
+            ..Descent::sgd()
+        });
+        let (train, val) = (array![[0.0_f32, 1.0], [0.2, 0.9], [1.0, 0.0]], array![[0.8_f32, 0.1]]);
+        let mut task = TrainingTask::new(2, Examples::new(train.view(), &[0, 0, 1]).unwrap()).unwrap();
+        if validated {
+            task = task.with_validation(Examples::new(val.view(), &[1]).unwrap()).unwrap();
+        }
+        let valid = recipe.clone().check().unwrap();
+        let training = valid.train(&task, &Quiet, &mut |_| ()).unwrap();
+        Self { recipe, training }
+    }
+
+    /// Keeps it as a run, and returns its folder.
+    fn keep(&self, root: &Path, name: &str) -> PathBuf {
+        let classes = ["ant".to_owned(), "bee".to_owned()];
+        let data = DataFingerprint::of(&classes, [(RowKey::plain([1; 32]), 0, Split::Train)]);
+        let space = FeatureSpace::from_json("{}".to_owned());
+        let config = RunConfig {
+            dataset: RunDataset {
+                named: "pictures".into(),
+                absolute: "/pictures".into(),
+            },
+            features: RunFeatures {
+                space: space.id().to_string(),
+                ..RunFeatures::default()
+            },
+            recipe: self.recipe.clone(),
+            sweep: None,
+            lastlayer_version: "0.1.0".to_owned(),
+            command_line: Vec::new(),
+        };
+        let inputs = RunInputs {
+            config: &config,
+            data: &data,
+            space: &space,
+        };
+        let head = HeadFile {
+            head: self.training.head.clone(),
+            meta: HeadMeta {
+                classes: classes.to_vec(),
+                backbone: "made".to_owned(),
+                backbone_file: PathBuf::new(),
+                backbone_blake3: "00".repeat(32),
+                feature_tensor: "features".to_owned(),
+                space_id: space.id().to_string(),
+                space: space.json().to_owned(),
+                options: json!({}),
+                metrics: json!({}),
+                lastlayer_version: "0.1.0".to_owned(),
+            },
+        };
+        let writer = RunWriter::create(root, name, &inputs).unwrap();
+        writer.finish(&self.training, &json!({}), &head).unwrap()
+    }
+}
 
 /// CRC-32C bit by bit, as the polynomial says.
 fn crc_32c(data: &[u8]) -> u32 {
@@ -16,7 +85,11 @@ fn crc_32c(data: &[u8]) -> u32 {
     for byte in data {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0x82f6_3b78
+            } else {
+                crc >> 1
+            };
         }
     }
     !crc
@@ -108,7 +181,9 @@ fn events(mut file: &[u8]) -> Vec<Event> {
                 (3, version) => event.version = Some(text(&version)),
                 (5, Field::Bytes(summary)) => {
                     for (number, value) in fields(&summary) {
-                        let Field::Bytes(value) = value else { panic!("{value:?}") };
+                        let Field::Bytes(value) = value else {
+                            panic!("{value:?}")
+                        };
                         assert_eq!(number, 1);
                         let value = fields(&value);
                         let [(1, tag), (2, Field::Fixed32(number))] = &value[..] else {
@@ -150,7 +225,9 @@ fn expected(training: &Training, index: usize) -> BTreeMap<String, f32> {
         ("loss/val", record.val_loss),
         ("accuracy/val", record.val_accuracy),
     ];
-    let present = scalars.into_iter().filter_map(|(tag, value)| Some((tag.to_owned(), value? as f32)));
+    let present = scalars
+        .into_iter()
+        .filter_map(|(tag, value)| Some((tag.to_owned(), value? as f32)));
     present.collect()
 }
 

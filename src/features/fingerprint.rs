@@ -241,7 +241,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            told(&|_, rows| drop(rows.pop())),
+            told(&|_, rows| rows.truncate(3)),
             ["val, class `bee`: 1 row then, none now"]
         );
         assert_eq!(told(&|classes, _| classes.push("cat".to_owned())), ["class `cat`: new"]);

@@ -46,7 +46,7 @@ pub struct RunDataset {
 }
 
 /// A [`FeatureRequest`] as a run keeps it: with the space that was chosen, and absolute paths.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunFeatures {
     /// The space's id, 32 hexadecimal digits.

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::config::RunConfig;
@@ -60,8 +60,8 @@ pub struct Run {
     pub state: RunState,
     /// What trained it; `None` where that can't be read.
     pub kind: Option<RunKind>,
-    /// All that is known of it as one JSON object: `id`, `path`, `state`, `kind`, `name`, `created`, `finished`, `seconds`,
-    /// `problem`, `metrics`, `config`, `data` (`id`, `rows`, `classes`), `space` (`id`, `description`).
+    /// All that is known of it as one JSON object: `id`, `path`, `state`, `kind`, `problem`, `name`, `created`, `finished`,
+    /// `seconds`, `solver`, `metrics`, `config`, `data` (`id`, `rows`, `classes`), `space` (`id`, `description`).
     pub record: Value,
 }
 
@@ -97,7 +97,7 @@ impl Run {
             ("problem".to_owned(), json!(problem)),
         ]);
         for name in [
-            "name", "created", "finished", "seconds", "metrics", "config", "data", "space",
+            "name", "created", "finished", "seconds", "solver", "metrics", "config", "data", "space",
         ] {
             whole.insert(name.to_owned(), record.remove(name).unwrap_or_default());
         }
@@ -186,7 +186,16 @@ fn read_rest(folder: &Path, info: &RunInfo, record: &mut Map<String, Value>) -> 
         Ok(value) => drop(record.insert(name.to_owned(), value)),
         Err(problem) => result = Err(problem),
     };
-    keep("config", read_json(folder, CONFIG));
+    let config = read_json::<Value>(folder, CONFIG);
+    // That of another version may have what this one does not know: it is listed all the same.
+    let known = config
+        .as_ref()
+        .ok()
+        .and_then(|config| RunConfig::deserialize(config).ok());
+    if let Some(known) = known {
+        keep("solver", Ok(json!(known.recipe.solver.name())));
+    }
+    keep("config", config);
     keep("metrics", read_json(folder, METRICS));
     keep(
         "data",

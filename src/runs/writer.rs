@@ -273,13 +273,15 @@ fn with_training(training: &Training, metrics: &Value) -> Value {
         "train_accuracy": best.train_accuracy,
         "train_loss": best.train_loss,
     });
+    let convergence = training.convergence.as_ref().map(|convergence| json!(convergence));
     let mut all = match metrics {
         Value::Object(fields) => fields.clone(),
         Value::Null => Map::new(),
         other => Map::from_iter([("report".to_owned(), other.clone())]),
     };
-    for (name, value) in told.as_object().into_iter().flatten() {
-        all.entry(name.as_str()).or_insert_with(|| value.clone());
+    let told = [Some(told), convergence].into_iter().flatten();
+    for (name, value) in told.filter_map(|told| told.as_object().cloned()).flatten() {
+        all.entry(name).or_insert(value);
     }
     Value::Object(all)
 }

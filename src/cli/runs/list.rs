@@ -90,7 +90,7 @@ const COLUMNS: [(&str, &str); 7] = [
     ("when (UTC)", "created"),
     ("data set", "dataset.named"),
     ("solver", "solver"),
-    ("lr", "learning_rate"),
+    ("lr or C", "learning_rate"),
     ("val accuracy", "val_accuracy"),
     ("best epoch", "best_epoch"),
 ];
@@ -121,6 +121,7 @@ fn print_table(runs: &[Run], keys: &[&str]) -> Result<()> {
             .iter()
             .map(|(_, key)| match *key {
                 "created" => cell(value(key)).replace('T', " ").trim_end_matches('Z').to_owned(),
+                "learning_rate" => value(key).map_or_else(|| cell(value("recipe.solver.c")), |rate| cell(Some(rate))),
                 "val_accuracy" => accuracy(&run.record),
                 key => cell(value(key)),
             })
