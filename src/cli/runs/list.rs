@@ -15,7 +15,7 @@ use crate::observer::Observer;
 use crate::runs::{Run, RunFilter, RunKind, RunState, has_key, list_runs, look_up, sort_runs};
 
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct ListArguments {
     /// Sort by this key of the configuration or the metrics, such as lr or val_accuracy [default: created]
     #[arg(long, value_name = "KEY")]
     sort: Option<String>,
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     csv: bool,
 }
 
-pub(super) fn run(arguments: Arguments, root: &Path, context: &Context) -> Result<Ending> {
+pub(super) fn run(arguments: ListArguments, root: &Path, context: &Context) -> Result<Ending> {
     let all = list_runs(root, arguments.heads)?;
     let mut keys: Vec<&str> = arguments.filter.iter().map(RunFilter::key).collect();
     keys.extend(arguments.sort.as_deref());

@@ -27,15 +27,15 @@ pub(super) struct Arguments {
     #[arg(long, global = true, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
     #[command(flatten)]
-    list: list::Arguments,
+    list: list::ListArguments,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the runs; as `lastlayer runs` alone does
-    List(list::Arguments),
+    List(list::ListArguments),
     /// Print all that is known of a run
-    Show(show::Arguments),
+    Show(show::ShowArguments),
     /// Say in what two runs differ
     Diff(compare::DiffArguments),
     /// Put several runs side by side

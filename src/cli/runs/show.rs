@@ -12,12 +12,12 @@ use super::cell;
 use crate::runs::{Run, find_run};
 
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct ShowArguments {
     /// Its folder, its name, how that begins, `latest`, or `best`
     run: String,
 }
 
-pub(super) fn run(arguments: &Arguments, root: &Path, context: &Context) -> Result<Ending> {
+pub(super) fn run(arguments: &ShowArguments, root: &Path, context: &Context) -> Result<Ending> {
     let run = find_run(root, &arguments.run)?;
     if context.json {
         let mut record = run.record.clone();
