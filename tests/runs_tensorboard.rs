@@ -51,6 +51,7 @@ impl Made {
             },
             recipe: self.recipe.clone(),
             sweep: None,
+            folds: None,
             lastlayer_version: "0.1.0".to_owned(),
             command_line: Vec::new(),
         };
@@ -95,6 +96,7 @@ fn crc_32c(data: &[u8]) -> u32 {
     !crc
 }
 
+#[expect(clippy::manual_rotate, reason = "as the format's description has it")]
 fn masked(data: &[u8]) -> u32 {
     let crc = crc_32c(data);
     ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)

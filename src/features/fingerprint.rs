@@ -162,11 +162,13 @@ impl FingerprintPart {
 mod tests {
     use super::*;
 
+    type Row = (RowKey, u32, Split);
+
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
-    fn row(content: u8, view: u32, class: u32, split: Split) -> (RowKey, u32, Split) {
+    fn row(content: u8, view: u32, class: u32, split: Split) -> Row {
         let key = RowKey {
             content: *blake3::hash(&[content]).as_bytes(),
             view,
@@ -174,7 +176,7 @@ mod tests {
         (key, class, split)
     }
 
-    fn rows() -> Vec<(RowKey, u32, Split)> {
+    fn rows() -> Vec<Row> {
         vec![
             row(1, 0, 0, Split::Train),
             row(2, 0, 0, Split::Train),
@@ -207,7 +209,7 @@ mod tests {
         let json = serde_json::to_string(&before).unwrap();
         assert_eq!(serde_json::from_str::<DataFingerprint>(&json).unwrap(), before);
         assert_eq!(before.changes_since(&before), [""; 0]);
-        let told = |edit: &dyn Fn(&mut Vec<String>, &mut Vec<(RowKey, u32, Split)>)| {
+        let told = |edit: &dyn Fn(&mut Vec<String>, &mut Vec<Row>)| {
             let (mut classes, mut rows) = (classes.clone(), rows());
             edit(&mut classes, &mut rows);
             let now = DataFingerprint::of(&classes, rows);

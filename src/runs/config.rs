@@ -27,6 +27,9 @@ pub struct RunConfig {
     /// What a sweep goes through, as it was given; `None` for the run of one head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Value>,
+    /// How the pictures of train and val were folded; the head is then trained on all of them. `None` without folds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folds: Option<Value>,
     /// The version of lastlayer that ran.
     pub lastlayer_version: String,
     /// The command as it was given; for people, nothing is read from it.
@@ -53,8 +56,10 @@ pub struct RunFeatures {
     pub space: String,
     /// What the space's backbone was called; for people.
     pub backbone: Option<String>,
-    /// Augmented views per training picture beside the plain one.
-    pub views: u32,
+    /// Random views of each training picture; 0 where the plain views are trained on.
+    pub views: usize,
+    /// The seed that these are drawn from.
+    pub views_seed: u16,
     /// [`FeatureRequest::val_fraction`].
     pub val_fraction: f64,
     /// [`FeatureRequest::group_by`], as text.
@@ -103,6 +108,7 @@ impl RunConfig {
                 space: features.space.id().to_string(),
                 backbone: features.origin.as_ref().map(|origin| origin.name.clone()),
                 views: 0,
+                views_seed: 0,
                 val_fraction: request.val_fraction,
                 group_by: request.group_by.as_ref().map(|pattern| pattern.as_str().to_owned()),
                 path_column: input.columns.path.clone(),
@@ -113,6 +119,7 @@ impl RunConfig {
             },
             recipe: recipe.clone(),
             sweep: None,
+            folds: None,
             lastlayer_version: env!("CARGO_PKG_VERSION").to_owned(),
             command_line,
         })

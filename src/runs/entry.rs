@@ -229,8 +229,12 @@ fn parse_json<T: DeserializeOwned>(text: &str, name: &str) -> Result<T, String> 
 }
 
 fn read_text(folder: &Path, name: &str) -> Result<String, String> {
-    let mut text = String::new();
-    let read = File::open(folder.join(name)).and_then(|file| file.take(SIZE_LIMIT).read_to_string(&mut text));
+    let (path, mut text) = (folder.join(name), String::new());
+    // To open a pipe would be to wait for whoever writes into it.
+    if path.exists() && !path.is_file() {
+        return Err(format!("`{name}` is no file"));
+    }
+    let read = File::open(path).and_then(|file| file.take(SIZE_LIMIT).read_to_string(&mut text));
     match read {
         Ok(length) if length as u64 == SIZE_LIMIT => Err(format!("`{name}` is larger than 64 MiB")),
         Ok(_) => Ok(text),

@@ -149,15 +149,17 @@ fn is_run(run: &Run) -> bool {
     run.state != RunState::Foreign
 }
 
-/// The complete run of a head with the highest validation accuracy, of equal ones that with the lowest loss.
+/// The complete run of a head with the highest accuracy in validation (of folds: their mean), of equal ones that with the
+/// lowest loss.
 fn best(runs: &[Run]) -> Option<&Run> {
     let complete = runs
         .iter()
         .filter(|run| run.state == RunState::Complete && run.kind == Some(RunKind::Head));
     let number = |run: &Run, key: &str| look_up(&run.record, key).and_then(serde_json::Value::as_f64);
     let scored = complete.filter_map(|run| {
-        let loss = number(run, "metrics.val_loss").unwrap_or(f64::INFINITY);
-        Some((run, number(run, "metrics.val_accuracy")?, loss))
+        let either = |key: &str, other: &str| number(run, key).or_else(|| number(run, other));
+        let loss = either("metrics.val_loss", "metrics.mean_loss").unwrap_or(f64::INFINITY);
+        Some((run, either("metrics.val_accuracy", "metrics.mean_accuracy")?, loss))
     });
     let better = |best: (_, f64, f64), other: (_, f64, f64)| {
         let wins = other.1 > best.1 || (other.1 == best.1 && other.2 < best.2);

@@ -82,6 +82,11 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_text_is_read_or_refused(text in "[-0-9.,eNainf\\n\\r]{0,60}") {
+            let _ = parse_csv(&format!("{HEADER}\n{text}"));
+        }
+
+        #[test]
         fn numbers_come_back_to_the_bit(bits in any::<u64>(), loss in 0.0..1e6_f64, val in proptest::option::of(0.0..1.0_f64)) {
             let rate = f64::from_bits(bits);
             prop_assume!(rate.is_finite());

@@ -26,6 +26,7 @@ fn config(recipe: Recipe) -> RunConfig {
         },
         recipe,
         sweep: None,
+        folds: None,
         lastlayer_version: env!("CARGO_PKG_VERSION").to_owned(),
         command_line: vec!["lastlayer".to_owned(), "train-head".to_owned()],
     }

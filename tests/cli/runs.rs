@@ -54,7 +54,7 @@ fn write_run(scene: &Scene, id: &str, given: &Given) {
     });
     let config = json!({
         "dataset": { "named": "cats4", "absolute": "/data/cats4" },
-        "features": { "space": "5e".repeat(16), "backbone": "resnet18", "views": 0, "val_fraction": 0.3, "group_by": null,
+        "features": { "space": "5e".repeat(16), "backbone": "resnet18", "views": 0, "views_seed": 0, "val_fraction": 0.3, "group_by": null,
                       "path_column": null, "label_column": null, "split_column": null, "image_root": null, "name": null },
         "recipe": recipe,
         "lastlayer_version": "0.1.0",
@@ -179,6 +179,21 @@ fn runs_are_sorted_filtered_and_limited_by_any_key() {
 }
 
 #[test]
+fn of_folds_the_mean_is_shown_and_compared() {
+    let scene = three();
+    let folded = "20261124-100000-folded";
+    write_run(&scene, folded, &GIVEN);
+    let metrics = json!({ "mean_accuracy": 0.96, "standard_error": 0.0123, "mean_loss": 0.1, "val_accuracy": null });
+    write_json(&scene, &format!("runs/{folded}/metrics.json"), &metrics);
+    let table = scene.run(["runs", "--filter", "mean_accuracy>0"]).code(0).stdout;
+    assert!(table.contains("  0.9600 ± 0.0123  "), "{table}");
+    assert_eq!(
+        scene.run(["runs", "show", "best", "--json"]).code(0).json()["id"],
+        folded
+    );
+}
+
+#[test]
 fn csv_has_all_digits() {
     let scene = three();
     let text = scene
@@ -231,11 +246,11 @@ fn damaged_and_foreign_folders_are_listed_as_such_and_end_nothing() {
     ];
     for (number, edit) in edits.iter().enumerate() {
         break_run(&format!("20261125-00000{number}-broken"), &|folder| {
-            edit(&scene, folder)
+            edit(&scene, folder);
         });
     }
     break_run("20261126-000000-headless", &|folder| {
-        scene.remove(&format!("{folder}/head.safetensors"))
+        scene.remove(&format!("{folder}/head.safetensors"));
     });
     break_run("20261126-000001-odd", &|folder| {
         scene.write(&format!("{folder}/metrics.json"), b"[1, 2]");

@@ -24,7 +24,7 @@ pub(super) struct DiffArguments {
 pub(super) struct CompareArguments {
     /// Runs: each by its folder, its name, how that begins, `latest`, or `best`
     #[arg(required = true, num_args = 2.., value_name = "RUN")]
-    runs: Vec<String>,
+    several: Vec<String>,
 }
 
 pub(super) fn diff(arguments: &DiffArguments, root: &Path, context: &Context) -> Result<Ending> {
@@ -53,7 +53,7 @@ pub(super) fn diff(arguments: &DiffArguments, root: &Path, context: &Context) ->
 }
 
 pub(super) fn compare(arguments: &CompareArguments, root: &Path, context: &Context) -> Result<Ending> {
-    let runs = arguments.runs.iter().map(|word| find_run(root, word));
+    let runs = arguments.several.iter().map(|word| find_run(root, word));
     let runs = runs.collect::<Result<Vec<Run>, _>>()?;
     let comparison = compare_runs(&runs)?;
     if context.json {

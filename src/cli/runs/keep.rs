@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::super::context::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::features::LabelledFeatures;
 use crate::head::{HeadFile, Training};
 use crate::observer::Observer;
@@ -86,11 +86,17 @@ impl KeptRun<'_> {
         }
     }
 
-    /// Ends the run as one that failed.
-    pub(in crate::cli) fn fail(mut self, error: &Error) {
-        if let Some(writer) = self.writer.take() {
+    /// Passes `result` on; an error is written into the run, which ends with it.
+    ///
+    /// # Errors
+    /// That of `result`.
+    pub(in crate::cli) fn watch<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && let Some(writer) = self.writer.take()
+        {
             self.warned(writer.fail(&error.to_string()));
         }
+        result
     }
 
     fn warned<T>(&self, result: Result<T>) -> Option<T> {

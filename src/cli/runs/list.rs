@@ -142,17 +142,17 @@ fn state(run: &Run) -> String {
     }
 }
 
-/// `0.9477 (0.901 – 0.973)`: the accuracy with its interval, where one was written.
+/// `0.9477 (0.901 – 0.973)`: the accuracy with its interval, where one was written; of folds `0.9477 ± 0.0061`, the mean
+/// with its standard error.
 fn accuracy(record: &Value) -> String {
-    let Some(accuracy) = look_up(record, "metrics.val_accuracy").and_then(Value::as_f64) else {
-        return "-".to_owned();
+    let number = |key: &str| look_up(record, key).and_then(Value::as_f64);
+    let Some(accuracy) = number("metrics.val_accuracy") else {
+        let of_folds = number("metrics.mean_accuracy").zip(number("metrics.standard_error"));
+        return of_folds.map_or("-".to_owned(), |(mean, error)| format!("{mean:.4} ± {error:.4}"));
     };
-    let ends = look_up(record, "metrics.val_accuracy_interval").and_then(Value::as_array);
-    match ends.map(Vec::as_slice) {
-        Some([low, high]) if low.is_number() && high.is_number() => {
-            let end = |value: &Value| value.as_f64().unwrap_or_default();
-            format!("{accuracy:.4} ({:.3} – {:.3})", end(low), end(high))
-        }
+    let end = |index: usize| look_up(record, "metrics.val_accuracy_interval")?.get(index)?.as_f64();
+    match (end(0), end(1)) {
+        (Some(low), Some(high)) => format!("{accuracy:.4} ({low:.3} – {high:.3})"),
         _ => format!("{accuracy:.4}"),
     }
 }
