@@ -8,6 +8,7 @@ mod dataset;
 mod disk;
 mod engine;
 mod error;
+mod evaluation;
 mod explain;
 mod extract;
 mod feature_table;
@@ -15,6 +16,7 @@ mod features;
 mod head;
 #[doc(hidden)]
 pub mod hostile;
+pub mod metrics;
 mod observer;
 mod picture;
 mod pipeline;
@@ -41,6 +43,9 @@ pub use dataset::{
 pub use disk::{FileLayer, LockKind, PendingData, SystemFiles};
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
+pub use evaluation::{
+    EvaluatedPicture, EvaluatedSplit, Evaluation, EvaluationRequest, Optimism, TestUse, TestUses, evaluate,
+};
 pub use explain::{
     Cause, Difference, Explanation, PictureExplanation, Remembered, RowExplanation, RowState, SpaceExplanation,
     explain_dataset, explain_picture,
@@ -51,9 +56,9 @@ pub use features::{
     DataFingerprint, FeatureRequest, FingerprintPart, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features,
 };
 pub use head::{
-    ClassWeights, Convergence, Descent, EarlyStopping, EpochRecord, Examples, HeadFile, HeadMeta, Lbfgs, LinearHead,
-    RankedClass, Recipe, Sampling, Schedule, Score, Solver, StepLr, Training, TrainingTask, Update, ValidRecipe,
-    cross_entropy, train_all,
+    ClassWeights, Convergence, CosineLr, Descent, EarlyStopping, EpochRecord, Examples, ExponentialLr, HeadFile,
+    HeadMeta, Lbfgs, LinearHead, MultiStepLr, OneCycleLr, PlateauLr, RankedClass, Recipe, Sampling, Schedule, Score,
+    Solver, StepLr, Training, TrainingTask, Update, ValidRecipe, cross_entropy, train_all,
 };
 pub use observer::{Observer, Quiet, Unit};
 pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};

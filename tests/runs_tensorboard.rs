@@ -72,6 +72,7 @@ impl Made {
                 space: space.json().to_owned(),
                 options: json!({}),
                 metrics: json!({}),
+                temperature: 1.0,
                 lastlayer_version: "0.1.0".to_owned(),
             },
         };

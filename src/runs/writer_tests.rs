@@ -67,6 +67,7 @@ fn trained(recipe: &Recipe) -> (Training, HeadFile) {
         space: space().json().to_owned(),
         options: json!({}),
         metrics: json!({}),
+        temperature: 1.0,
         lastlayer_version: "0.1.0".to_owned(),
     };
     let head = training.head.clone();

@@ -470,6 +470,7 @@ fn train(
         space: features.space.json().to_owned(),
         options: json!({}),
         metrics: json!({}),
+        temperature: 1.0,
         lastlayer_version: "0.1.0".to_owned(),
     };
     let head = training.head.clone();
