@@ -17,7 +17,7 @@ pub(crate) mod table;
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::disk::lossy_list;
 
@@ -141,7 +141,7 @@ impl Dataset {
 }
 
 /// What part of a data set a picture belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// The head is trained on these.

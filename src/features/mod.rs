@@ -1,6 +1,7 @@
 //! The cached features of a data set as matrices with labels: what a head is trained on. No picture is read.
 
 mod choice;
+mod fingerprint;
 mod listing;
 
 use std::borrow::Cow;
@@ -16,6 +17,7 @@ use crate::dataset::{InputOptions, Problems, Split, SplitInput, assign_splits, j
 use crate::error::{Error, Result};
 
 pub use choice::SpaceChoice;
+pub use fingerprint::{DataFingerprint, FingerprintPart};
 
 use choice::choose;
 use listing::{Known, Listing};
@@ -42,6 +44,8 @@ pub struct LabelledFeatures {
     pub train: LabelledRows,
     /// The validation split; may be empty.
     pub val: LabelledRows,
+    /// The identity of the rows of both.
+    pub fingerprint: DataFingerprint,
     /// Pictures of the test split, which are left alone.
     pub test_images: usize,
     /// Pictures that are left out because they have no label.
@@ -136,6 +140,7 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
     Ok(LabelledFeatures {
         train,
         val,
+        fingerprint: selection.fingerprint(),
         test_images: splits.iter().filter(|split| **split == Some(Split::Test)).count(),
         unlabelled_images: unlabelled,
         failed_images: listing.seen.unreadable + selection.failed,
@@ -186,6 +191,16 @@ impl Selection {
             problems,
             failed,
         })
+    }
+
+    /// The identity of the labelled rows that train and validate.
+    fn fingerprint(&self) -> DataFingerprint {
+        let of = |wanted: Split| {
+            let pictures = self.usable.iter().zip(&self.splits);
+            let chosen = pictures.filter(move |(_, split)| **split == Some(wanted));
+            chosen.filter_map(move |(known, _)| Some((known.key, known.class?, wanted)))
+        };
+        DataFingerprint::of(&self.listing.classes, of(Split::Train).chain(of(Split::Val)))
     }
 
     /// Class names.

@@ -27,5 +27,6 @@ mod predict;
 mod problems;
 mod read_segment;
 mod reference;
+mod runs;
 mod together;
 mod train_head;
