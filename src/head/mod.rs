@@ -21,10 +21,11 @@ mod file;
 mod kernel;
 mod linear;
 mod loss;
-mod random;
 mod schedule;
 mod sgd;
 mod training;
+
+use crate::random;
 
 pub use file::{HeadFile, HeadMeta};
 pub use linear::{LinearHead, RankedClass};

@@ -1,8 +1,10 @@
-//! Pillow's antialiased bilinear resize for 8-bit RGB, bit for bit, restricted to a window of the output.
+//! Pillow's antialiased bilinear resize for 8-bit RGB, bit for bit, of a part of the source, restricted to a window of the
+//! output.
 //!
 //! The filter is a triangle, widened by the scale when shrinking. Weights are normalised in f64, then rounded to fixed
 //! point with [`PRECISION`] bits; rows are shrunk first, then columns, and each pass rounds to 8 bits. Pixels outside the
-//! window are never computed, which changes nothing inside it.
+//! window are never computed, which changes nothing inside it. Pixels outside the part are never looked at, as if it had
+//! been cut out before (Pillow's `crop`, then `resize`; its `resize` with a `box` looks beyond the box).
 
 use std::ops::Range;
 
@@ -19,16 +21,40 @@ pub(super) struct Window {
     pub(super) y: Range<u64>,
 }
 
+/// The source pixels that are resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) left: u32,
+    pub(super) top: u32,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+impl Part {
+    /// All of a picture.
+    pub(super) fn whole(picture: &RgbImage) -> Self {
+        Self {
+            left: 0,
+            top: 0,
+            width: picture.width(),
+            height: picture.height(),
+        }
+    }
+}
+
 /// The source pixels one output pixel is made of.
 struct Taps {
     start: usize,
     weights: Vec<i32>,
 }
 
-/// Resizes `source` to `width` × `height` and returns the `window` of that.
-pub(super) fn resize(source: &RgbImage, width: u64, height: u64, window: &Window) -> RgbImage {
-    let columns = taps(source.width(), width, window.x.clone());
-    let rows = taps(source.height(), height, window.y.clone());
+/// Resizes the `part` of `source` to `width` × `height` and returns the `window` of that.
+///
+/// # Panics
+/// If the part reaches beyond the source.
+pub(super) fn resize(source: &RgbImage, part: Part, width: u64, height: u64, window: &Window) -> RgbImage {
+    let columns = taps(part.width, width, window.x.clone());
+    let rows = taps(part.height, height, window.y.clone());
     let (output_width, output_height) = (columns.len(), rows.len());
 
     let first_row = rows.first().map_or(0, |row| row.start);
@@ -37,9 +63,11 @@ pub(super) fn resize(source: &RgbImage, width: u64, height: u64, window: &Window
     let stride = output_width * 3;
     let mut narrow = vec![0_u8; (end_row - first_row) * stride];
     if stride > 0 {
-        let needed = source.as_raw().chunks_exact(source_stride).skip(first_row);
+        let needed = source.as_raw().chunks_exact(source_stride);
+        let needed = needed.skip(part.top as usize + first_row);
+        let (start, length) = (part.left as usize * 3, part.width as usize * 3);
         for (input, output) in needed.zip(narrow.chunks_exact_mut(stride)) {
-            shrink_row(input, &columns, output);
+            shrink_row(&input[start..][..length], &columns, output);
         }
     }
 
@@ -136,16 +164,17 @@ mod tests {
     #[test]
     fn same_size_is_identity() {
         let source = noise(37, 23);
-        assert_eq!(resize(&source, 37, 23, &whole(37, 23)), source);
+        assert_eq!(resize(&source, Part::whole(&source), 37, 23, &whole(37, 23)), source);
     }
 
     #[test]
     fn window_is_a_part_of_the_whole() {
         let source = noise(61, 47);
         for (width, height) in [(20, 15), (90, 80), (61, 10)] {
-            let all = resize(&source, width, height, &whole(width, height));
+            let all = resize(&source, Part::whole(&source), width, height, &whole(width, height));
             let part = resize(
                 &source,
+                Part::whole(&source),
                 width,
                 height,
                 &Window {
@@ -163,7 +192,7 @@ mod tests {
         // Pillow 13: Image.fromarray(numpy.arange(0, 250, 50, 'u1')[None].repeat(3, 0)).resize((n, 2), BILINEAR).
         let source = RgbImage::from_fn(5, 3, |x, _| Rgb([x as u8 * 50, 255 - x as u8 * 50, 7]));
         let row = |width| -> Vec<u8> {
-            let resized = resize(&source, width, 2, &whole(width, 2));
+            let resized = resize(&source, Part::whole(&source), width, 2, &whole(width, 2));
             resized
                 .rows()
                 .next()
