@@ -102,6 +102,42 @@ impl View {
     }
 }
 
+/// The random views with these ids, in words: `random views 1–8, 10 of seed 0`.
+pub(crate) fn in_words(ids: &[u32]) -> String {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    // By recipe and seed, the first and last number of each run.
+    let mut series: Vec<((u8, u16), Vec<(u16, u16)>)> = Vec::new();
+    for id in ids {
+        let Some(View::Random(RandomView { recipe, seed, number })) = View::of_id(id) else {
+            continue;
+        };
+        if series.last().is_none_or(|(last, _)| *last != (recipe, seed)) {
+            series.push(((recipe, seed), Vec::new()));
+        }
+        let Some((_, runs)) = series.last_mut() else { continue };
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 >= number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let words = series.into_iter().map(|((recipe, seed), runs)| {
+        let numbers: Vec<String> = runs
+            .into_iter()
+            .map(|(first, last)| match first == last {
+                true => first.to_string(),
+                false => format!("{first}–{last}"),
+            })
+            .collect();
+        let recipe = match recipe {
+            RECIPE => "",
+            _ => ", drawn by another version",
+        };
+        format!("random views {} of seed {seed}{recipe}", numbers.join(", "))
+    });
+    words.collect::<Vec<_>>().join("; ")
+}
+
 impl fmt::Display for View {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -198,6 +234,16 @@ mod tests {
         assert_eq!(ids(3, 0), [1, 2, 3]);
         assert_eq!(ids(2, 7), [7 << 11 | 1, 7 << 11 | 2]);
         assert!(RandomViews::default().is_empty());
+    }
+
+    #[test]
+    fn views_are_told_as_runs_by_seed() {
+        let ids = |seed, numbers: &[u32]| -> Vec<u32> { numbers.iter().map(|number| seed << 11 | number).collect() };
+        assert_eq!(in_words(&[1, 2, 3]), "random views 1–3 of seed 0");
+        let told = in_words(&[ids(9, &[4]), ids(0, &[5, 1, 2, 7, 6]), vec![0]].concat());
+        assert_eq!(told, "random views 1–2, 5–7 of seed 0; random views 4 of seed 9");
+        assert_eq!(in_words(&[]), "");
+        assert!(in_words(&[1 << 27 | 1]).ends_with("drawn by another version"));
     }
 
     #[test]

@@ -294,6 +294,10 @@ impl<'a> Job<'a> {
                 failures,
             });
         }
+        if !self.options.views.is_empty() && !dataset.samples.iter().any(Sample::may_train) {
+            self.observer
+                .warn("no picture has a label and may be trained on: no random view was stored");
+        }
         let seconds = self.start.elapsed().as_secs_f64();
         let counts = ledger.counts(&|index| match self.wants_views(&dataset.samples[index]) {
             true => self.options.views.count(),

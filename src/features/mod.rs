@@ -120,13 +120,6 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
                     .to_owned(),
         });
     }
-    let chosen = |wanted: Split| -> Vec<Known> {
-        let chosen = usable.iter().zip(splits).filter(|(_, split)| **split == Some(wanted));
-        chosen
-            .map(|(known, _)| *known)
-            .filter(|known| known.class.is_some())
-            .collect()
-    };
     let labelled = |chosen: &[Known]| -> Result<LabelledRows> {
         let features = gather(&selection.rows, chosen, View::Plain);
         let classes = chosen.iter().filter_map(|known| known.class);
@@ -135,8 +128,8 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
             labels: classes.map(|class| class as usize).collect(),
         })
     };
-    let training = chosen(Split::Train);
-    let (train, val) = (labelled(&training)?, labelled(&chosen(Split::Val))?);
+    let training = selection.labelled(Split::Train);
+    let (train, val) = (labelled(&training)?, labelled(&selection.labelled(Split::Val))?);
     let train_views = selection.train_views(&training)?;
     let mut trained = vec![false; listing.classes.len()];
     train.labels.iter().for_each(|class| trained[*class] = true);
@@ -194,7 +187,7 @@ impl Selection {
             .map(|pattern| listing.groups(&usable, pattern));
         let splits = split(&usable, groups.as_deref(), request.val_fraction);
         let problems = listing.problems(&usable, &splits, groups.as_deref());
-        Ok(Self {
+        let selection = Self {
             listing,
             space,
             origin,
@@ -204,16 +197,27 @@ impl Selection {
             views: request.views,
             problems,
             failed,
-        })
+        };
+        let training = selection.labelled(Split::Train);
+        let lacks = |known: &&Known| {
+            let mut views = selection.views.iter();
+            views.any(|view| !selection.rows.contains(&known.key_of(view)))
+        };
+        match training.par_iter().filter(lacks).count() {
+            0 => Ok(selection),
+            missing => Err(selection.no_views(missing, training.len())),
+        }
+    }
+
+    /// The labelled pictures of a split.
+    fn labelled(&self, wanted: Split) -> Vec<Known> {
+        let pictures = self.usable.iter().zip(&self.splits);
+        let chosen = pictures.filter(|(known, split)| **split == Some(wanted) && known.class.is_some());
+        chosen.map(|(known, _)| *known).collect()
     }
 
     /// The random views of the training pictures `training`, `[n, d]` each.
     fn train_views(&self, training: &[Known]) -> Result<Vec<Array2<f32>>> {
-        let lacks = |known: &&Known| self.views.iter().any(|view| !self.rows.contains(&known.key_of(view)));
-        let missing = training.par_iter().filter(lacks).count();
-        if missing > 0 {
-            return Err(self.no_views(missing, training.len()));
-        }
         let gathered = self.views.iter().map(|view| gather(&self.rows, training, view));
         gathered
             .collect::<Result<_, _>>()
@@ -277,10 +281,7 @@ impl Selection {
         let Some(feature) = self.rows.row(&key) else {
             return Err(match view {
                 View::Plain => self.listing.not_extracted(1, Some(path.into_owned())),
-                View::Random(_) => {
-                    let training = self.splits.iter().filter(|split| **split == Some(Split::Train));
-                    self.no_views(1, training.count())
-                }
+                View::Random(_) => self.no_views(1, self.labelled(Split::Train).len()),
             });
         };
         Ok(SelectedRow {

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use image::RgbImage;
 
-use super::resize::{Part, Window, resize};
+use super::resize::{Order, Part, Window, resize};
 use crate::random::Random;
 
 /// The number of the way views are drawn and computed that is written here. Raised when the same seed and number would
@@ -75,7 +75,7 @@ impl RandomCrop {
             x: 0..length,
             y: 0..length,
         };
-        let mut pixels = resize(picture, self.part, length, length, &window);
+        let mut pixels = resize(picture, self.part, (length, length), &window, Order::ByLoss);
         if self.mirrored {
             image::imageops::flip_horizontal_in_place(&mut pixels);
         }

@@ -6,7 +6,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoded, decode};
-use super::resize::{Part, Window, resize};
+use super::resize::{Order, Part, Window, resize};
 use super::{Completeness, Exif, Limits, PictureError, RandomCrop};
 
 /// How a picture becomes a tensor: decode, turn upright, shorter side to a length, cut the centre, normalise.
@@ -105,7 +105,13 @@ impl Transform {
         let (width, height) = resized(picture.width(), picture.height(), self.resize_shorter_side);
         let (x, left) = centre(width, self.crop);
         let (y, top) = centre(height, self.crop);
-        let part = resize(picture, Part::whole(picture), width, height, &Window { x, y });
+        let part = resize(
+            picture,
+            Part::whole(picture),
+            (width, height),
+            &Window { x, y },
+            Order::Rows,
+        );
         if part.dimensions() == (self.crop, self.crop) {
             return part;
         }

@@ -28,3 +28,4 @@ mod read_segment;
 mod reference;
 mod together;
 mod train_head;
+mod views;
