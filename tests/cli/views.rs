@@ -603,7 +603,8 @@ fn tta_averages_the_probabilities_of_the_plain_and_the_random_views() {
         for view in 0..=3 {
             let (row, _) = stored[&(content, view)].as_chunks::<4>();
             let row: Vec<f64> = row.iter().map(|value| f64::from(f32::from_le_bytes(*value))).collect();
-            let logits = file.head.weight().rows().into_iter().zip(file.head.bias());
+            let (weight, bias) = (file.head.weight(), file.head.bias());
+            let logits = weight.rows().into_iter().zip(bias);
             let logits: Vec<f64> = logits
                 .map(|(weight, bias)| {
                     let products = weight
