@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::extract::{Failure, FailureLimit};
-use crate::{ExternalDataProblem, NotOnnx};
+use crate::{ExternalDataProblem, NotOnnx, RandomViews};
 
 /// What can go wrong in `lastlayer`; each variant keeps the path and the source.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +123,21 @@ pub enum Error {
         total: usize,
         /// One of the files, where they are new or changed.
         example: Option<PathBuf>,
+    },
+
+    /// Training pictures have no feature of some random views in the cache.
+    #[error("{missing} of {total} training pictures in `{}` have no features of {} random views{} in the cache", path.display(),
+        views.count(), of_seed(*views)
+    )]
+    NoViews {
+        /// The data set.
+        path: PathBuf,
+        /// Training pictures that lack one at least.
+        missing: usize,
+        /// Training pictures.
+        total: usize,
+        /// The views that are wanted.
+        views: RandomViews,
     },
 
     /// A data set has features in several spaces.
@@ -510,6 +525,19 @@ impl Error {
                 "run `lastlayer extract {}` with the same --cache and --backbone as before; it computes only what is missing",
                 path.display()
             )),
+            Self::NoViews { path, views, .. } => {
+                let seed = match views.seed() {
+                    0 => String::new(),
+                    seed => format!(" --views-seed {seed}"),
+                };
+                let dataset = if path.ends_with("-") { Path::new("-") } else { path };
+                Some(format!(
+                    "run `lastlayer extract {} --views {}{seed}` with the same --cache and --backbone as before; it \
+                     computes only what is missing",
+                    dataset.display(),
+                    views.count()
+                ))
+            }
             Self::SeveralSpaces { .. } | Self::NoSuchSpace { .. } => {
                 Some("name one of them with its `--space` or `--backbone`".to_owned())
             }
@@ -597,6 +625,14 @@ impl Error {
             }
             _ => None,
         }
+    }
+}
+
+/// Which views are meant, where they are not those that are meant without a word.
+fn of_seed(views: RandomViews) -> String {
+    match views.seed() {
+        0 => String::new(),
+        seed => format!(" of seed {seed}"),
     }
 }
 

@@ -72,6 +72,20 @@ pub struct Sample {
     pub storage: Storage,
 }
 
+impl Sample {
+    /// Whether a head may be trained on it: it is labelled, and in the training split or, where the contents decide that,
+    /// could come to be.
+    #[must_use]
+    pub fn may_train(&self) -> bool {
+        may_train(self.class, self.split)
+    }
+}
+
+/// [`Sample::may_train`] of a picture with this class and split.
+pub(crate) fn may_train(class: Option<u32>, split: Option<Split>) -> bool {
+    class.is_some() && matches!(split, Some(Split::Train) | None)
+}
+
 /// Where the bytes of a [`Sample`] are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {

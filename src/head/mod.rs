@@ -26,11 +26,12 @@ mod linear;
 mod loss;
 mod objective;
 mod preconditioner;
-mod random;
 mod recipe;
 mod schedule;
 mod softmax;
 mod training;
+
+use crate::random;
 
 pub use file::{HeadFile, HeadMeta};
 pub use linear::{LinearHead, RankedClass};

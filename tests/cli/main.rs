@@ -30,3 +30,4 @@ mod reference;
 mod runs;
 mod together;
 mod train_head;
+mod views;

@@ -13,6 +13,7 @@ use super::super::train_head::{SpaceArguments, SplitArguments};
 use crate::feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
 use crate::features::{FeatureRequest, Selection};
 use crate::observer::Observer;
+use crate::views::{MOST_VIEWS, RandomViews};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
@@ -24,6 +25,12 @@ pub(in crate::cli) struct Arguments {
     /// Path of the files to write, without extension
     #[arg(short, long, value_name = "PREFIX")]
     output: PathBuf,
+    /// Random views to write after the plain one of each training picture, as `extract --views` stored them
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(MOST_VIEWS)))]
+    views: u16,
+    /// Seed of the random views
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    views_seed: u16,
     #[command(flatten)]
     space: SpaceArguments,
     #[command(flatten)]
@@ -48,6 +55,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         space: arguments.space.choice(context),
         val_fraction: arguments.split.val_fraction,
         group_by: arguments.split.group_by,
+        views: RandomViews::new(arguments.views.into(), arguments.views_seed.into())?,
     };
     let selection = Selection::of(&context.cache, &arguments.dataset, &request)?;
     for warning in selection.warnings() {
@@ -64,15 +72,16 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         FormatArgument::Safetensors => FeatureFormat::Safetensors,
         FormatArgument::Parquet => FeatureFormat::Parquet,
     };
+    let rows = selection.rows();
     let metadata = [("lastlayer.space".to_owned(), selection.space.json().to_owned())];
     let table = FeatureTable {
         dim: selection.dim(),
-        count: selection.len(),
+        count: rows.len(),
         classes: selection.classes(),
         metadata: &metadata,
     };
     let files = write_features(format, &arguments.output, table, &mut |index| {
-        let row = selection.row(index)?;
+        let row = selection.row(rows[index])?;
         Ok(FeatureRow {
             path: row.path,
             split: row.split,
@@ -86,6 +95,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         print_json(&json!({
             "files": names,
             "images": selection.len(),
+            "rows": rows.len(),
             "failed": selection.failed_images(),
             "feature_dim": selection.dim(),
             "space": selection.space.id().to_string(),

@@ -23,6 +23,7 @@ use crate::features::{FeatureRequest, LabelledFeatures, SpaceChoice, labelled_fe
 use crate::head::{EpochRecord, Examples, HeadFile, HeadMeta, Recipe, Solver, Training, TrainingTask};
 use crate::observer::Observer;
 use crate::space::SpaceDescription;
+use crate::views::RandomViews;
 use regex::Regex;
 
 #[derive(Debug, Args)]
@@ -137,6 +138,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         space: space.choice(context),
         val_fraction: split.val_fraction,
         group_by: split.group_by,
+        views: RandomViews::default(),
     };
     train(&dataset, &output, &request, &training, context)
 }
