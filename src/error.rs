@@ -323,6 +323,19 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
 
+    /// What a sweep shall vary can't be understood, or is too much.
+    #[error("{}{problem}", sweep_place(file.as_deref(), axis.as_deref()))]
+    Sweep {
+        /// The sweep file; `None` for the command line.
+        file: Option<PathBuf>,
+        /// The axis.
+        axis: Option<String>,
+        /// What is wrong with it, continuing the sentence.
+        problem: String,
+        /// What can be written.
+        hint: String,
+    },
+
     // The head: training and its file.
     /// Features, labels, and a head (or an order of rows) do not fit together.
     #[error("{0}")]
@@ -405,6 +418,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Usage(_)
+            | Self::Sweep { .. }
             | Self::TableColumns { .. }
             | Self::NoSuchSpace { .. }
             | Self::SeveralSpaces { .. }
@@ -421,7 +435,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Dataset { hint, .. } | Self::Table { hint, .. } => Some(hint.clone()),
+            Self::Dataset { hint, .. } | Self::Table { hint, .. } | Self::Sweep { hint, .. } => Some(hint.clone()),
             Self::TableColumns { columns, option, .. } => {
                 // One column with a separator in its name is a line that was not split.
                 let alone = columns.first().filter(|_| columns.len() == 1);
@@ -540,6 +554,16 @@ impl Error {
             }
             _ => None,
         }
+    }
+}
+
+/// Where in a sweep something is wrong, up to the problem.
+fn sweep_place(file: Option<&Path>, axis: Option<&str>) -> String {
+    match (file, axis) {
+        (None, None) => String::new(),
+        (None, Some(axis)) => format!("sweep axis `{axis}`: "),
+        (Some(file), None) => format!("`{}`: ", file.display()),
+        (Some(file), Some(axis)) => format!("`{}`, axis `{axis}`: ", file.display()),
     }
 }
 

@@ -15,6 +15,7 @@ mod features;
 mod head;
 #[doc(hidden)]
 pub mod hostile;
+mod metrics;
 mod observer;
 mod picture;
 mod pipeline;
@@ -22,6 +23,7 @@ mod predict;
 mod quiet;
 mod space;
 mod supply;
+mod sweep;
 mod upkeep;
 
 pub use backbone::{

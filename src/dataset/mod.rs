@@ -6,6 +6,7 @@
 
 pub(crate) mod archive;
 mod folder;
+mod folds;
 mod labels;
 mod open;
 pub(crate) mod pattern;
@@ -23,6 +24,7 @@ use crate::disk::lossy_list;
 
 pub(crate) use archive::{ArchiveStream, expand_shards};
 pub(crate) use folder::absolute;
+pub(crate) use folds::{assign_folds, thin_classes};
 pub(crate) use labels::LabelIds;
 pub(crate) use open::no_sample;
 pub use open::{InputOptions, Opened, StreamedArchive, StreamedDataset};
