@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use image::{ImageFormat, RgbImage};
 use lastlayer::{
-    Cache, Examples, FeatureSpace, Limits, LinearHead, Origin, Quiet, RowKey, SgdParams, Space, TrainingTask, Transform,
+    Cache, Examples, FeatureSpace, Limits, LinearHead, Origin, Quiet, Recipe, RowKey, Space, TrainingTask, Transform,
 };
 use linfa::ParamGuard;
 use ndarray::Array2;
@@ -144,12 +144,12 @@ fn head(criterion: &mut Criterion) {
         row += &centres.row(label);
     }
     let mut group = criterion.benchmark_group("head of 4 classes");
-    let params = SgdParams::new().check().expect("the defaults are valid");
+    let params = Recipe::default().check().expect("the defaults are valid");
     group.bench_function("train: 504 rows, 25 epochs, batch 4", |bencher| {
         bencher.iter(|| {
             let train = Examples::new(features.view(), &labels).expect("they are finite");
             let task = TrainingTask::new(CLASSES, train).expect("the labels fit");
-            params.fit_with(&task, &Quiet, &mut |_| ()).expect("it converges")
+            params.train(&task, &Quiet, &mut |_| ()).expect("it converges")
         });
     });
     let head = LinearHead::uniform(CLASSES, DIM, 0).expect("it has classes");

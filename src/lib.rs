@@ -50,8 +50,9 @@ pub use extract::{ExtractOptions, ExtractReport, Failure, FailureLimit, extract,
 pub use feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
 pub use features::{FeatureRequest, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
 pub use head::{
-    EpochRecord, Examples, HeadFile, HeadMeta, LinearHead, RankedClass, Schedule, Score, SgdParams, SgdValidParams,
-    StepLr, Training, TrainingTask, cross_entropy,
+    ClassWeights, Convergence, Descent, EarlyStopping, EpochRecord, Examples, HeadFile, HeadMeta, Lbfgs, LinearHead,
+    RankedClass, Recipe, Sampling, Schedule, Score, Solver, StepLr, Training, TrainingTask, Update, ValidRecipe,
+    cross_entropy, train_all,
 };
 pub use observer::{Observer, Quiet, Unit};
 pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};

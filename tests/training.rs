@@ -4,9 +4,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use lastlayer::{Examples, LinearHead, Quiet, Schedule, SgdParams, StepLr, Training, TrainingTask, cross_entropy};
+use lastlayer::{
+    Descent, Examples, LinearHead, Quiet, Recipe, Schedule, StepLr, Training, TrainingTask, Update, cross_entropy,
+};
+use linfa::Dataset;
 use linfa::traits::{Fit, Predict};
-use linfa::{Dataset, ParamGuard};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use ndarray_npy::ReadNpyExt;
 
@@ -46,8 +48,20 @@ fn task<'a>(classes: usize, x: &'a Array2<f32>, y: &'a [usize]) -> TrainingTask<
     TrainingTask::new(classes, Examples::new(x.view(), y).unwrap()).unwrap()
 }
 
-fn train(params: SgdParams, task: &TrainingTask<'_>) -> Training {
-    params.check().unwrap().fit_with(task, &Quiet, &mut |_| ()).unwrap()
+fn train(recipe: impl Into<Recipe>, task: &TrainingTask<'_>) -> Training {
+    let recipe = recipe.into().check().unwrap();
+    recipe.train(task, &Quiet, &mut |_| ()).unwrap()
+}
+
+/// The default recipe with this many epochs, from this seed.
+fn seeded(epochs: usize, seed: u64) -> Recipe {
+    Recipe {
+        seed,
+        ..Recipe::from(Descent {
+            epochs,
+            ..Descent::sgd()
+        })
+    }
 }
 
 fn largest_difference<'a>(a: impl IntoIterator<Item = &'a f32>, b: impl IntoIterator<Item = &'a f32>) -> f32 {
@@ -70,17 +84,22 @@ fn sgd_follows_pytorch_step_by_step() {
     for (name, trace) in traces.as_object().unwrap() {
         let number = |key: &str| trace["options"][key].as_f64().unwrap_or(0.0);
         let count = |key: &str| usize::try_from(trace[key].as_u64().unwrap()).unwrap();
-        let params = SgdParams::new()
-            .epochs(count("epochs"))
-            .batch_size(count("batch_size"))
-            .learning_rate(number("lr"))
-            .momentum(number("momentum"))
-            .weight_decay(number("weight_decay"))
-            .nesterov(trace["options"]["nesterov"].as_bool().unwrap_or(false))
-            .schedule(Schedule::Step(StepLr {
+        let params = Descent {
+            epochs: count("epochs"),
+            batch_size: count("batch_size"),
+            learning_rate: number("lr"),
+            weight_decay: number("weight_decay"),
+            update: Update::Sgd {
+                momentum: number("momentum"),
+                dampening: 0.0,
+                nesterov: trace["options"]["nesterov"].as_bool().unwrap_or(false),
+            },
+            schedule: Schedule::Step(StepLr {
                 step_size: count("step_size"),
                 gamma: trace["gamma"].as_f64().unwrap(),
-            }));
+            }),
+            ..Descent::sgd()
+        };
         let run = |initial: LinearHead| {
             let task = task(4, &x, &y)
                 .with_initial_head(initial)
@@ -203,11 +222,17 @@ fn one_plain_step_is_the_finite_difference_gradient() {
         .unwrap()
         .with_order(&order)
         .unwrap();
-    let params = SgdParams::new()
-        .epochs(1)
-        .batch_size(6)
-        .momentum(0.0)
-        .learning_rate(1.0);
+    let params = Descent {
+        epochs: 1,
+        batch_size: 6,
+        learning_rate: 1.0,
+        update: Update::Sgd {
+            momentum: 0.0,
+            dampening: 0.0,
+            nesterov: false,
+        },
+        ..Descent::sgd()
+    };
     let head = train(params, &task).final_head;
     let (weight, bias) = widen(&initial);
     let loss = |weight: &[Vec<f64>], bias: &[f64]| plain_gradient(weight, bias, x.view(), &y).2;
@@ -323,15 +348,19 @@ fn every_option_equals_a_plain_implementation() {
             .unwrap()
             .with_order(&order)
             .unwrap();
-        let params = SgdParams::new()
-            .epochs(5)
-            .batch_size(3)
-            .schedule(Schedule::Constant)
-            .learning_rate(plain.rate)
-            .momentum(plain.momentum)
-            .dampening(plain.dampening)
-            .weight_decay(plain.decay)
-            .nesterov(plain.nesterov);
+        let params = Descent {
+            epochs: 5,
+            batch_size: 3,
+            learning_rate: plain.rate,
+            weight_decay: plain.decay,
+            update: Update::Sgd {
+                momentum: plain.momentum,
+                dampening: plain.dampening,
+                nesterov: plain.nesterov,
+            },
+            schedule: Schedule::Constant,
+            ..Descent::sgd()
+        };
         let (got_weight, got_bias) = widen(&train(params, &task).final_head);
         let pairs = got_weight
             .iter()
@@ -350,10 +379,7 @@ fn the_same_seed_gives_the_same_bits() {
     let (x, y) = (scattered(50, 24, 0.7), (0..50).map(|row| row % 3).collect::<Vec<_>>());
     let run = |seed| {
         let validation = Examples::new(x.view(), &y).unwrap();
-        train(
-            SgdParams::new().epochs(3).seed(seed),
-            &task(3, &x, &y).with_validation(validation).unwrap(),
-        )
+        train(seeded(3, seed), &task(3, &x, &y).with_validation(validation).unwrap())
     };
     let first = run(1);
     assert_eq!(first, run(1));
@@ -364,10 +390,7 @@ fn the_same_seed_gives_the_same_bits() {
     });
     assert!(threads.iter().all(|training| *training == first));
     // Validation looks on only: it must not change the path of the weights.
-    assert_eq!(
-        train(SgdParams::new().epochs(3).seed(1), &task(3, &x, &y)).final_head,
-        first.final_head
-    );
+    assert_eq!(train(seeded(3, 1), &task(3, &x, &y)).final_head, first.final_head);
 }
 
 #[test]
@@ -377,9 +400,14 @@ fn records_arrive_in_order_and_tell_the_truth() {
         .with_validation(Examples::new(x.view(), &y).unwrap())
         .unwrap();
     let mut seen = Vec::new();
-    let params = SgdParams::new().epochs(6).learning_rate(0.1).check().unwrap();
-    let training = params
-        .fit_with(&task, &Quiet, &mut |record| seen.push(record.clone()))
+    let recipe = Recipe::from(Descent {
+        epochs: 6,
+        learning_rate: 0.1,
+        ..Descent::sgd()
+    });
+    let recipe = recipe.check().unwrap();
+    let training = recipe
+        .train(&task, &Quiet, &mut |record| seen.push(record.clone()))
         .unwrap();
     assert_eq!(seen, training.history);
     assert_eq!(
@@ -409,12 +437,16 @@ fn linfa_fits_and_predicts() {
         row[0] = if label == 0 { -2.0 } else { 2.0 };
     }
     let dataset = Dataset::new(x, y.clone());
-    let head = SgdParams::new().learning_rate(0.05).fit(&dataset).unwrap();
+    let recipe = Recipe::from(Descent {
+        learning_rate: 0.05,
+        ..Descent::sgd()
+    });
+    let head = recipe.fit(&dataset).unwrap();
     assert_eq!(head.predict(&dataset), y);
     assert_eq!(head.classify(dataset.records.view()).unwrap(), y);
     let empty = Dataset::new(Array2::<f32>::zeros((0, 5)), Array1::<usize>::zeros(0));
-    assert!(SgdParams::new().fit(&empty).is_err());
-    assert!(SgdParams::new().epochs(0).fit(&dataset).is_err());
+    assert!(recipe.fit(&empty).is_err());
+    assert!(seeded(0, 0).fit(&dataset).is_err());
 }
 
 #[test]
@@ -427,7 +459,7 @@ fn default_sgd_reaches_what_pytorch_reaches() {
             .with_validation(Examples::new(val_x.view(), &val_y).unwrap())
             .unwrap();
         let accuracies: Vec<f64> = (0..8)
-            .map(|seed| train(SgdParams::new().seed(seed), &task).best().val_accuracy.unwrap())
+            .map(|seed| train(seeded(25, seed), &task).best().val_accuracy.unwrap())
             .collect();
         eprintln!("{name}: best validation accuracies {accuracies:.4?}");
         assert!(

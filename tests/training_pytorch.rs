@@ -1,8 +1,7 @@
 //! Every option of SGD against PyTorch, on a made problem: `tests/fixtures/make_sgd_traces.py` wrote the numbers.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use lastlayer::{Examples, LinearHead, Quiet, Schedule, SgdParams, StepLr, TrainingTask};
-use linfa::ParamGuard;
+use lastlayer::{Descent, Examples, LinearHead, Quiet, Recipe, Schedule, StepLr, TrainingTask, Update};
 use ndarray::{Array1, Array2};
 use serde_json::Value;
 
@@ -36,25 +35,27 @@ fn every_option_of_sgd_gives_pytorchs_weights_and_losses() {
     for (name, trace) in traces {
         let options = &trace["options"];
         let option = |key: &str| options[key].as_f64().unwrap_or(0.0);
-        let params = SgdParams::new()
-            .epochs(epochs)
-            .batch_size(count("batch_size"))
-            .learning_rate(option("lr"))
-            .momentum(option("momentum"))
-            .dampening(option("dampening"))
-            .weight_decay(option("weight_decay"))
-            .nesterov(options["nesterov"].as_bool().unwrap_or(false))
-            .schedule(Schedule::Step(StepLr {
+        let recipe = Recipe::from(Descent {
+            epochs,
+            batch_size: count("batch_size"),
+            learning_rate: option("lr"),
+            weight_decay: option("weight_decay"),
+            update: Update::Sgd {
+                momentum: option("momentum"),
+                dampening: option("dampening"),
+                nesterov: options["nesterov"].as_bool().unwrap_or(false),
+            },
+            schedule: Schedule::Step(StepLr {
                 step_size: count("step_size"),
                 gamma: fixture["gamma"].as_f64().unwrap(),
-            }))
-            .check()
-            .unwrap();
+            }),
+            ..Descent::sgd()
+        });
         let task = TrainingTask::new(classes, Examples::new(features.view(), &labels).unwrap())
             .and_then(|task| task.with_initial_head(LinearHead::new(weight.clone(), bias.clone())?))
             .and_then(|task| task.with_order(&order))
             .unwrap();
-        let training = params.fit_with(&task, &Quiet, &mut |_| ()).unwrap();
+        let training = recipe.check().unwrap().train(&task, &Quiet, &mut |_| ()).unwrap();
 
         let head = &training.final_head;
         let trained = head

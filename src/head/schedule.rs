@@ -1,11 +1,11 @@
 //! How the learning rate changes from epoch to epoch.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// A learning-rate schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Schedule {
@@ -49,7 +49,7 @@ impl Schedule {
 /// Multiplies the learning rate by `gamma` every `step_size` epochs.
 ///
 /// `rate(epoch) = initial · gamma^⌊epoch / step_size⌋`, from PyTorch's `torch.optim.lr_scheduler.StepLR`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepLr {
     /// Epochs between two steps. Default: 7.
     pub step_size: usize,

@@ -85,6 +85,8 @@ pub struct TrainingTask<'a> {
     classes: usize,
     train: Examples<'a>,
     validation: Option<Examples<'a>>,
+    views: Vec<ArrayView2<'a, f32>>,
+    sample_weights: Option<&'a [f64]>,
     initial: Option<LinearHead>,
     order: Option<&'a [Vec<usize>]>,
 }
@@ -100,6 +102,8 @@ impl<'a> TrainingTask<'a> {
             classes,
             train,
             validation: None,
+            views: Vec::new(),
+            sample_weights: None,
             initial: None,
             order: None,
         })
@@ -119,6 +123,59 @@ impl<'a> TrainingTask<'a> {
         }
         loss::check_labels(validation.labels, validation.rows(), self.classes)?;
         self.validation = Some(validation);
+        Ok(self)
+    }
+
+    /// Counts each training row in the loss by its weight, finite and not negative. Default: 1 each.
+    ///
+    /// # Errors
+    /// [`Error::Examples`] if there is not one weight a row, one is negative, infinite or NaN, or all are 0.
+    pub fn with_sample_weights(mut self, weights: &'a [f64]) -> Result<Self> {
+        if weights.len() != self.train.rows() {
+            return Err(Error::Examples(format!(
+                "{} weights for {} training rows: give one a row",
+                weights.len(),
+                self.train.rows()
+            )));
+        }
+        let fits = |weight: &f64| weight.is_finite() && *weight >= 0.0;
+        if let Some((row, weight)) = weights.iter().enumerate().find(|(_, weight)| !fits(weight)) {
+            return Err(Error::Examples(format!(
+                "the weight of row {row} is {weight}: it must be a finite number, 0 or above"
+            )));
+        }
+        if weights.iter().all(|&weight| weight == 0.0) {
+            return Err(Error::Examples(
+                "all weights are 0: there is nothing to learn".to_owned(),
+            ));
+        }
+        self.sample_weights = Some(weights);
+        Ok(self)
+    }
+
+    /// Trains on random views of the pictures: each of `views` is `[n, dim]`, row `i` a view of training row `i`.
+    ///
+    /// Solvers that go through the rows epoch by epoch draw one of the views for each row and epoch; they never see the
+    /// training rows themselves, which are the plain view. Solvers that see all rows at once train on all views.
+    ///
+    /// # Errors
+    /// [`Error::Examples`] if one has another shape than the training rows, or a feature that is infinite or NaN.
+    pub fn with_views(mut self, views: Vec<ArrayView2<'a, f32>>) -> Result<Self> {
+        for (number, view) in views.iter().enumerate() {
+            if view.dim() != (self.train.rows(), self.train.dim()) {
+                return Err(Error::Examples(format!(
+                    "view {number} has the shape {:?}, the training rows {:?}",
+                    view.dim(),
+                    (self.train.rows(), self.train.dim())
+                )));
+            }
+            if view.iter().any(|value| !value.is_finite()) {
+                return Err(Error::Examples(format!(
+                    "view {number} has a feature that is infinite or NaN"
+                )));
+            }
+        }
+        self.views = views;
         Ok(self)
     }
 
@@ -182,6 +239,18 @@ impl<'a> TrainingTask<'a> {
         self.validation.as_ref()
     }
 
+    /// The random views of the training rows; empty where there are none.
+    #[must_use]
+    pub fn views(&self) -> &[ArrayView2<'a, f32>] {
+        &self.views
+    }
+
+    /// The weight of each training row, where some were given.
+    #[must_use]
+    pub fn sample_weights(&self) -> Option<&'a [f64]> {
+        self.sample_weights
+    }
+
     /// The head to start from, where one was given.
     pub(super) fn initial_head(&self) -> Option<&LinearHead> {
         self.initial.as_ref()
@@ -223,6 +292,23 @@ pub struct Training {
     pub history: Vec<EpochRecord>,
     /// The head after the last epoch.
     pub final_head: LinearHead,
+    /// How near to the optimum it is; only of solvers that look for it.
+    pub convergence: Option<Convergence>,
+}
+
+/// How a solver that looks for the optimum ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Convergence {
+    /// Iterations made.
+    pub iterations: usize,
+    /// The largest component of the gradient, of the loss divided by the rows' weights.
+    pub gradient_norm: f64,
+    /// The value of `C · Σ sᵢ·cross-entropyᵢ + ½·|W|²`.
+    pub objective: f64,
+    /// Whether the gradient reached its tolerance.
+    pub converged: bool,
+    /// What a careful person would want to know of the way there.
+    pub note: Option<String>,
 }
 
 impl Training {
@@ -269,6 +355,7 @@ impl Progress {
             best_epoch,
             history: self.history,
             final_head,
+            convergence: None,
         }
     }
 }

@@ -89,6 +89,7 @@ const PREDICT_OPTIONS: &[(&str, &[&str])] = &[
     ("--top-k", &["--top-k", "3"]),
     ("--csv", &["--csv"]),
     ("--output", &["-o", "predictions"]),
+    ("--solver", &["--solver", "sgd"]),
     ("--batch-size", &["--batch-size", "1"]),
     ("--max-pixels", &["--max-pixels", "1000000"]),
     ("--max-file-bytes", &["--max-file-bytes", "1000000"]),
@@ -117,6 +118,7 @@ const TRAIN_OPTIONS: &[(&str, &[&str])] = &[
     ("--image-root", &["--image-root", "."]),
     ("--name", &["--name", "pictures"]),
     ("--epochs", &["--epochs", "2"]),
+    ("--solver", &["--solver", "sgd"]),
     ("--batch-size", &["--batch-size", "1"]),
     ("--lr", &["--lr", "0.01"]),
     ("--momentum", &["--momentum", "0.5"]),
@@ -149,7 +151,7 @@ fn listed(scene: &Scene, verb: &str) -> BTreeSet<String> {
         if !text.starts_with('-') || line.len() - text.len() > 6 {
             continue;
         }
-        let words = text.split([' ', ',']).map(|word| word.trim_end_matches('.'));
+        let words = text.split([' ', ',', '[']).map(|word| word.trim_end_matches('.'));
         options.extend(words.filter(|word| word.starts_with("--")).take(1).map(str::to_owned));
     }
     assert!(options.remove("--help"), "{help}");

@@ -1,5 +1,9 @@
 //! `lastlayer train-head`.
 
+mod arguments;
+
+pub(super) use arguments::TrainingArguments;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,10 +20,9 @@ use crate::cache::Origin;
 use crate::dataset::Problems;
 use crate::error::Error;
 use crate::features::{FeatureRequest, LabelledFeatures, SpaceChoice, labelled_features};
-use crate::head::{EpochRecord, Examples, HeadFile, HeadMeta, Schedule, SgdParams, StepLr, Training, TrainingTask};
+use crate::head::{EpochRecord, Examples, HeadFile, HeadMeta, Recipe, Solver, Training, TrainingTask};
 use crate::observer::Observer;
 use crate::space::SpaceDescription;
-use linfa::ParamGuard;
 use regex::Regex;
 
 #[derive(Debug, Args)]
@@ -74,41 +77,6 @@ pub(super) struct SplitArguments {
     /// Keep pictures together whose path gives the same text here: its first (…), or all that matches
     #[arg(long, value_name = "REGEX")]
     pub(super) group_by: Option<Regex>,
-}
-
-#[derive(Debug, Clone, Args, Serialize)]
-#[command(next_help_heading = "Training")]
-pub(super) struct TrainingArguments {
-    /// Passes over the training pictures
-    #[arg(long, value_name = "N", default_value_t = 25)]
-    epochs: usize,
-    /// Pictures per step
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    batch_size: usize,
-    /// Learning rate
-    #[arg(long, value_name = "LR", default_value_t = 0.001)]
-    lr: f64,
-    /// Momentum
-    #[arg(long, value_name = "M", default_value_t = 0.9)]
-    momentum: f64,
-    /// Dampening of the momentum
-    #[arg(long, value_name = "D", default_value_t = 0.0)]
-    dampening: f64,
-    /// Weight decay (L2 penalty), as in PyTorch's SGD
-    #[arg(long, value_name = "WD", default_value_t = 0.0)]
-    weight_decay: f64,
-    /// Nesterov momentum
-    #[arg(long)]
-    nesterov: bool,
-    /// Epochs between two steps of the learning rate
-    #[arg(long, value_name = "N", default_value_t = 7)]
-    step_size: usize,
-    /// Factor of the learning rate at each step
-    #[arg(long, value_name = "G", default_value_t = 0.1)]
-    gamma: f64,
-    /// Seed of the first weights and of the order of the pictures
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
 }
 
 /// The command's JSON.
@@ -183,7 +151,9 @@ pub(super) fn train(
 ) -> Result<Ending> {
     catch_interrupts();
     let start = Instant::now();
-    let parameters = training.parameters().check()?;
+    let mut recipe = Recipe::default();
+    training.apply(&mut recipe)?;
+    let valid = recipe.clone().check()?;
     let features = labelled_features(&context.cache, dataset, request)?;
     if features.classes.len() < 2 {
         return Err(Error::Dataset {
@@ -225,14 +195,18 @@ pub(super) fn train(
 
     let mut out = std::io::stdout().lock();
     let mut printed = Ok(());
-    let trained = parameters.fit_with(&task, &context.observer, &mut |record| {
+    let epochs = match &recipe.solver {
+        Solver::Descent(descent) => descent.epochs,
+        _ => 1,
+    };
+    let trained = valid.train(&task, &context.observer, &mut |record| {
         if !context.json && printed.is_ok() {
-            printed = print_epoch(&mut out, record, training.epochs);
+            printed = print_epoch(&mut out, record, epochs);
         }
     })?;
     let seconds = start.elapsed().as_secs_f64();
     // The head is what the command is for, also for someone who reads only the first lines (`… | head`).
-    head_file(&features, request, training, &trained)?.save(output)?;
+    head_file(&features, request, &recipe, &trained)?.save(output)?;
     printed?;
 
     let best = trained.best();
@@ -286,31 +260,13 @@ fn print_epoch(out: &mut impl Write, record: &EpochRecord, epochs: usize) -> std
     writeln!(out)
 }
 
-impl TrainingArguments {
-    fn parameters(&self) -> SgdParams {
-        SgdParams::new()
-            .epochs(self.epochs)
-            .batch_size(self.batch_size)
-            .learning_rate(self.lr)
-            .momentum(self.momentum)
-            .dampening(self.dampening)
-            .weight_decay(self.weight_decay)
-            .nesterov(self.nesterov)
-            .schedule(Schedule::Step(StepLr {
-                step_size: self.step_size,
-                gamma: self.gamma,
-            }))
-            .seed(self.seed)
-    }
-}
-
 fn head_file(
     features: &LabelledFeatures,
     request: &FeatureRequest,
-    training: &TrainingArguments,
+    recipe: &Recipe,
     trained: &Training,
 ) -> Result<HeadFile, Error> {
-    let mut options = serde_json::to_value(training).expect("options are numbers");
+    let mut options = serde_json::to_value(recipe).expect("options are numbers");
     options["val_fraction"] = json!(request.val_fraction);
     options["group_by"] = json!(request.group_by.as_ref().map(Regex::as_str));
     let description = SpaceDescription::parse(features.space.json()).ok_or_else(|| {

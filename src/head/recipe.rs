@@ -1,0 +1,599 @@
+//! The resolved configuration of one training: every choice that decides which head comes out of given examples.
+//!
+//! A [`Recipe`] is plain data, saved and read back with the runs it made; checked, it becomes a [`ValidRecipe`] that trains.
+//! How each solver works is in the solvers' own modules.
+
+use linfa::dataset::{AsSingleTargets, DatasetBase};
+use linfa::traits::Fit;
+use ndarray::{ArrayBase, Data, Ix2};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use serde::{Deserialize, Serialize};
+
+use super::linear::LinearHead;
+use super::schedule::Schedule;
+use super::sgd;
+use super::training::{EpochRecord, Examples, Training, TrainingTask};
+use crate::{Error, Observer, Quiet, Result};
+
+/// How a head is trained, not yet checked.
+///
+/// The default is that of PyTorch's transfer-learning tutorial: SGD of 25 epochs with mini-batches of 4, learning rate
+/// 0.001, momentum 0.9, times 0.1 every 7 epochs. [`check`](Self::check) gives the [`ValidRecipe`] that trains; linfa's
+/// [`Fit`] checks first.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// How the head is found. Default: SGD.
+    pub solver: Solver,
+    /// How much an example of each class counts in the loss. Default: the same.
+    pub class_weights: ClassWeights,
+    /// The share of each target that is spread evenly over all classes, in 0..1, as PyTorch's `label_smoothing`.
+    /// Default: 0.
+    pub label_smoothing: f64,
+    /// Trains on features of mean 0 and variance 1; the head that comes out applies to the features as they were.
+    /// Default: false.
+    pub standardize: bool,
+    /// Where the initial weights and the order of the rows come from. Default: 0.
+    pub seed: u64,
+}
+
+/// How a head is found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Solver {
+    /// Mini-batch gradient descent.
+    Descent(Descent),
+    /// The optimum of the regularised loss, by our own L-BFGS.
+    Lbfgs(Lbfgs),
+    /// The same by linfa-logistic, whose result is checked and, where it is not the optimum, repaired.
+    Linfa(Lbfgs),
+}
+
+impl Default for Solver {
+    fn default() -> Self {
+        Self::Descent(Descent::default())
+    }
+}
+
+impl Solver {
+    /// The solver's name on the command line: `sgd`, `adamw`, `lbfgs`, `linfa`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Descent(Descent {
+                update: Update::Sgd { .. },
+                ..
+            }) => "sgd",
+            Self::Descent(Descent {
+                update: Update::AdamW { .. },
+                ..
+            }) => "adamw",
+            Self::Lbfgs(_) => "lbfgs",
+            Self::Linfa(_) => "linfa",
+        }
+    }
+}
+
+/// Options of mini-batch gradient descent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Descent {
+    /// How often every training row is seen. Default: 25.
+    pub epochs: usize,
+    /// Rows of a mini-batch; the last one of an epoch may be smaller. Default: 4.
+    pub batch_size: usize,
+    /// The learning rate that the schedule starts from. Default: 0.001.
+    pub learning_rate: f64,
+    /// L2 penalty. SGD adds this times the parameter to its gradient, AdamW shrinks the parameter itself by this times the
+    /// learning rate; for weight and bias, as PyTorch does. Default: 0 for SGD, 0.01 for AdamW.
+    pub weight_decay: f64,
+    /// What a step does. Default: SGD with momentum 0.9.
+    pub update: Update,
+    /// How the learning rate changes. Default: times 0.1 every 7 epochs.
+    pub schedule: Schedule,
+    /// Epochs over which the learning rate first rises to its value. Default: 0.
+    pub warm_up_epochs: usize,
+    /// When to end before the last epoch. Default: never.
+    pub early_stopping: Option<EarlyStopping>,
+    /// The largest norm of a step's gradient, weight and bias together; a longer one is scaled down. Default: none.
+    pub clip_norm: Option<f64>,
+    /// Which rows an epoch sees. Default: each once.
+    pub sampling: Sampling,
+}
+
+impl Default for Descent {
+    fn default() -> Self {
+        Self::sgd()
+    }
+}
+
+impl Descent {
+    /// Stochastic gradient descent with the tutorial's options.
+    #[must_use]
+    pub fn sgd() -> Self {
+        Self {
+            epochs: 25,
+            batch_size: 4,
+            learning_rate: 0.001,
+            weight_decay: 0.0,
+            update: Update::sgd(),
+            schedule: Schedule::default(),
+            warm_up_epochs: 0,
+            early_stopping: None,
+            clip_norm: None,
+            sampling: Sampling::Shuffled,
+        }
+    }
+
+    /// AdamW with PyTorch's options and the tutorial's epochs, batch size and schedule.
+    #[must_use]
+    pub fn adamw() -> Self {
+        Self {
+            weight_decay: 0.01,
+            update: Update::adamw(),
+            ..Self::sgd()
+        }
+    }
+}
+
+/// What a step does with the gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Update {
+    /// PyTorch's `torch.optim.SGD`.
+    Sgd {
+        /// How much of a step goes into the next one. Default: 0.9.
+        momentum: f64,
+        /// How much less than the whole gradient goes into the momentum, after the first step. Default: 0.
+        dampening: f64,
+        /// Looks ahead along the momentum; it needs momentum and no dampening. Default: false.
+        nesterov: bool,
+    },
+    /// PyTorch's `torch.optim.AdamW`: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
+    #[serde(rename = "adamw")]
+    AdamW {
+        /// Decay of the gradient's running mean. Default: 0.9.
+        beta1: f64,
+        /// Decay of the squared gradient's running mean. Default: 0.999.
+        beta2: f64,
+        /// Added to the root of the latter. Default: 1e-8.
+        epsilon: f64,
+    },
+}
+
+impl Update {
+    /// SGD with momentum 0.9.
+    #[must_use]
+    pub fn sgd() -> Self {
+        Self::Sgd {
+            momentum: 0.9,
+            dampening: 0.0,
+            nesterov: false,
+        }
+    }
+
+    /// AdamW with PyTorch's defaults.
+    #[must_use]
+    pub fn adamw() -> Self {
+        Self::AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+        }
+    }
+}
+
+/// Ends a training whose validation gets no better.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EarlyStopping {
+    /// Epochs without an improvement after which the training ends.
+    pub patience: usize,
+    /// What an epoch must bring at least to count as an improvement.
+    pub min_delta: f64,
+}
+
+/// Which rows an epoch sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// Each row once, in random order.
+    #[default]
+    Shuffled,
+    /// As many rows as there are, drawn with replacement so that each class is as likely as another: PyTorch's
+    /// `WeightedRandomSampler` with weights of 1 / examples of the class.
+    Balanced,
+}
+
+/// How much an example of each class counts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// All the same.
+    #[default]
+    Equal,
+    /// `examples / (classes · examples of the class)`, as scikit-learn's `class_weight="balanced"`.
+    Balanced,
+    /// These, one a class.
+    Given(Vec<f64>),
+}
+
+/// Options of the solvers that go to the optimum of `C · Σ sᵢ·cross-entropyᵢ + ½·|W|²`; the bias is not penalised.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lbfgs {
+    /// Inverse strength of the penalty, as scikit-learn's `C`: for `n` rows it is 1 / (n · PyTorch's weight decay).
+    /// Default: 1.
+    pub c: f64,
+    /// Iterations after which the solver gives up. Default: 1000.
+    pub max_iterations: usize,
+    /// The largest component of the gradient, of the loss divided by the rows' weights, at which the solver is done.
+    /// Default: 1e-6.
+    pub gradient_tolerance: f64,
+}
+
+impl Default for Lbfgs {
+    fn default() -> Self {
+        Self {
+            c: 1.0,
+            max_iterations: 1000,
+            gradient_tolerance: 1e-6,
+        }
+    }
+}
+
+impl From<Descent> for Recipe {
+    fn from(descent: Descent) -> Self {
+        Self {
+            solver: Solver::Descent(descent),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Lbfgs> for Recipe {
+    fn from(lbfgs: Lbfgs) -> Self {
+        Self {
+            solver: Solver::Lbfgs(lbfgs),
+            ..Self::default()
+        }
+    }
+}
+
+/// A checked [`Recipe`]: it trains.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct ValidRecipe(Recipe);
+
+impl Recipe {
+    /// Checks all options.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], naming the option and what it may be.
+    pub fn check(self) -> Result<ValidRecipe> {
+        let usage = |problem: String| Err(Error::Usage(problem));
+        let smoothing = self.label_smoothing;
+        if !(0.0..1.0).contains(&smoothing) {
+            return usage(format!("the label smoothing is {smoothing}: it lies in 0..1"));
+        }
+        if let ClassWeights::Given(weights) = &self.class_weights {
+            if let Some(weight) = weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
+                return usage(format!(
+                    "a class weight is {weight}: it must be a finite number, 0 or above"
+                ));
+            }
+            if weights.iter().all(|&weight| weight == 0.0) {
+                return usage("all class weights are 0: there is nothing to learn".to_owned());
+            }
+        }
+        match &self.solver {
+            Solver::Descent(descent) => descent.check()?,
+            Solver::Lbfgs(lbfgs) | Solver::Linfa(lbfgs) => lbfgs.check()?,
+        }
+        Ok(ValidRecipe(self))
+    }
+}
+
+impl Descent {
+    fn check(&self) -> Result<()> {
+        let usage = |problem: String| Err(Error::Usage(problem));
+        if self.epochs == 0 {
+            return usage("0 epochs train nothing: give at least 1".to_owned());
+        }
+        if self.batch_size == 0 {
+            return usage("the batch size is 0: it must be at least 1".to_owned());
+        }
+        positive("learning rate", self.learning_rate)?;
+        not_negative("weight decay", self.weight_decay)?;
+        match self.update {
+            Update::Sgd {
+                momentum,
+                dampening,
+                nesterov,
+            } => {
+                not_negative("momentum", momentum)?;
+                if !dampening.is_finite() {
+                    return usage(format!("the dampening is {dampening}: it must be a finite number"));
+                }
+                if nesterov && (momentum == 0.0 || dampening != 0.0) {
+                    return usage("nesterov needs a momentum above 0 and a dampening of 0".to_owned());
+                }
+            }
+            Update::AdamW { beta1, beta2, epsilon } => {
+                for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
+                    if !(0.0..1.0).contains(&beta) {
+                        return usage(format!("{name} is {beta}: it lies in 0..1"));
+                    }
+                }
+                positive("epsilon", epsilon)?;
+            }
+        }
+        if let Some(clip_norm) = self.clip_norm {
+            positive("largest norm of the gradient", clip_norm)?;
+        }
+        if let Some(EarlyStopping { patience, min_delta }) = self.early_stopping {
+            if patience == 0 {
+                return usage("a patience of 0 epochs ends every training: give at least 1".to_owned());
+            }
+            not_negative("least improvement", min_delta)?;
+        }
+        self.schedule.check()
+    }
+}
+
+impl Lbfgs {
+    fn check(&self) -> Result<()> {
+        positive("C", self.c)?;
+        positive("gradient tolerance", self.gradient_tolerance)?;
+        if self.max_iterations == 0 {
+            return Err(Error::Usage("0 iterations find nothing: give at least 1".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn positive(name: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "the {name} is {value}: it must be a finite number above 0"
+    )))
+}
+
+fn not_negative(name: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "the {name} is {value}: it must be a finite number, 0 or above"
+    )))
+}
+
+impl ValidRecipe {
+    /// The options.
+    #[must_use]
+    pub fn recipe(&self) -> &Recipe {
+        &self.0
+    }
+
+    /// Trains a head and hands each epoch's record to `on_epoch` as soon as it is known.
+    ///
+    /// The result depends on the task and these options alone, not on the number of threads.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if a loss or weight becomes infinite or NaN, [`Error::Interrupted`] as soon as the observer
+    /// asks for it (a head of fewer epochs is not what was ordered, so it is not handed out), [`Error::Examples`] if the
+    /// task does not fit these options.
+    pub fn train(
+        &self,
+        task: &TrainingTask<'_>,
+        observer: &dyn Observer,
+        on_epoch: &mut dyn FnMut(&EpochRecord),
+    ) -> Result<Training> {
+        match &self.0.solver {
+            Solver::Descent(descent) => sgd::fit(descent, &self.0, task, observer, on_epoch),
+            Solver::Lbfgs(_) | Solver::Linfa(_) => Err(Error::Usage("this solver is not built yet".to_owned())),
+        }
+    }
+}
+
+/// Trains a head for each of `recipes` on the same examples, and hands each over with its index as soon as it is done.
+///
+/// Each is bit for bit what [`ValidRecipe::train`] gives. One that fails does not end the others. The trainings come in any
+/// order, from any thread; the receiver decides what is kept in memory.
+pub fn train_all(
+    recipes: &[ValidRecipe],
+    task: &TrainingTask<'_>,
+    observer: &dyn Observer,
+    on_trained: &(dyn Fn(usize, Result<Training>) + Sync),
+) {
+    recipes
+        .par_iter()
+        .enumerate()
+        .for_each(|(index, recipe)| on_trained(index, recipe.train(task, observer, &mut |_| ())));
+}
+
+impl<D, T> Fit<ArrayBase<D, Ix2>, T, Error> for Recipe
+where
+    D: Data<Elem = f32>,
+    T: AsSingleTargets<Elem = usize>,
+{
+    type Object = LinearHead;
+
+    /// Trains on the whole data set, without validation, a head of as many classes as the largest target asks for. The
+    /// data set's weights, where it has some, are the examples' weights.
+    fn fit(&self, dataset: &DatasetBase<ArrayBase<D, Ix2>, T>) -> Result<LinearHead> {
+        let recipe = self.clone().check()?;
+        let labels = dataset.targets.as_single_targets().to_vec();
+        let classes = labels.iter().max().map_or(0, |&largest| largest.saturating_add(1));
+        let weights: Option<Vec<f64>> = dataset
+            .weights()
+            .map(|weights| weights.iter().copied().map(f64::from).collect());
+        let mut task = TrainingTask::new(classes, Examples::new(dataset.records.view(), &labels)?)?;
+        if let Some(weights) = &weights {
+            task = task.with_sample_weights(weights)?;
+        }
+        recipe
+            .train(&task, &Quiet, &mut |_| ())
+            .map(|training| training.final_head)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+    use crate::head::StepLr;
+
+    fn sgd(momentum: f64, dampening: f64, nesterov: bool) -> Update {
+        Update::Sgd {
+            momentum,
+            dampening,
+            nesterov,
+        }
+    }
+
+    #[test]
+    fn senseless_options_are_usage_errors() {
+        let descent = |change: &dyn Fn(&mut Descent)| {
+            let mut descent = Descent::sgd();
+            change(&mut descent);
+            Recipe::from(descent)
+        };
+        let lbfgs = |change: &dyn Fn(&mut Lbfgs)| {
+            let mut lbfgs = Lbfgs::default();
+            change(&mut lbfgs);
+            Recipe::from(lbfgs)
+        };
+        let weights = |weights: &[f64]| Recipe {
+            class_weights: ClassWeights::Given(weights.to_vec()),
+            ..Recipe::default()
+        };
+        let step = Schedule::Step(StepLr {
+            step_size: 0,
+            gamma: 0.1,
+        });
+        for (recipe, word) in [
+            (descent(&|options| options.epochs = 0), "epochs"),
+            (descent(&|options| options.batch_size = 0), "batch size"),
+            (descent(&|options| options.learning_rate = 0.0), "learning rate"),
+            (descent(&|options| options.learning_rate = f64::NAN), "learning rate"),
+            (descent(&|options| options.update = sgd(-0.1, 0.0, false)), "momentum"),
+            (descent(&|options| options.weight_decay = f64::INFINITY), "weight decay"),
+            (
+                descent(&|options| options.update = sgd(0.9, f64::NAN, false)),
+                "dampening",
+            ),
+            (descent(&|options| options.update = sgd(0.0, 0.0, true)), "nesterov"),
+            (descent(&|options| options.update = sgd(0.9, 0.5, true)), "nesterov"),
+            (descent(&|options| options.schedule = step.clone()), "step size"),
+            (descent(&|options| options.clip_norm = Some(0.0)), "norm"),
+            (
+                descent(&|options| {
+                    options.update = Update::AdamW {
+                        beta1: 1.0,
+                        beta2: 0.9,
+                        epsilon: 1e-8,
+                    };
+                }),
+                "beta1",
+            ),
+            (
+                descent(&|options| {
+                    options.early_stopping = Some(EarlyStopping {
+                        patience: 0,
+                        min_delta: 0.0,
+                    });
+                }),
+                "patience",
+            ),
+            (lbfgs(&|options| options.c = 0.0), "C"),
+            (lbfgs(&|options| options.max_iterations = 0), "iterations"),
+            (lbfgs(&|options| options.gradient_tolerance = -1.0), "tolerance"),
+            (weights(&[1.0, -1.0]), "class weight"),
+            (weights(&[0.0, 0.0]), "class weights"),
+            (
+                Recipe {
+                    label_smoothing: 1.0,
+                    ..Recipe::default()
+                },
+                "label smoothing",
+            ),
+        ] {
+            let error = recipe.check().unwrap_err();
+            assert!(
+                matches!(&error, Error::Usage(problem) if problem.contains(word)),
+                "{error}"
+            );
+        }
+        assert!(Recipe::default().check().is_ok());
+    }
+
+    #[test]
+    fn a_recipe_reads_back_as_it_was_written() {
+        for recipe in [
+            Recipe::default(),
+            Recipe::from(Descent::adamw()),
+            Recipe::from(Lbfgs::default()),
+            Recipe {
+                solver: Solver::Linfa(Lbfgs::default()),
+                class_weights: ClassWeights::Given(vec![1.0, 2.5]),
+                ..Recipe::default()
+            },
+        ] {
+            let json = serde_json::to_string(&recipe).unwrap();
+            assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe, "{json}");
+        }
+        let json = serde_json::to_value(Recipe::default()).unwrap();
+        assert_eq!(json["solver"]["learning_rate"], 0.001);
+        assert_eq!(json["solver"]["schedule"]["step_size"], 7);
+        assert!(serde_json::from_str::<Recipe>(r#"{"sed": 1}"#).is_err());
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_names_the_epoch() {
+        let x = array![[1e30_f32], [-1e30]];
+        let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
+        let descent = Descent {
+            learning_rate: 1e30,
+            ..Descent::sgd()
+        };
+        let recipe = Recipe::from(descent).check().unwrap();
+        let error = recipe.train(&task, &Quiet, &mut |_| ()).unwrap_err();
+        assert!(matches!(error, Error::Diverged { epoch: 0, .. }), "{error}");
+        assert!(error.hint().unwrap().contains("lower the learning rate"));
+    }
+
+    #[test]
+    fn an_interruption_ends_the_training() {
+        struct Stop;
+        impl Observer for Stop {
+            fn interrupted(&self) -> bool {
+                true
+            }
+        }
+        let x = array![[1_f32], [-1.0]];
+        let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
+        let recipe = Recipe::default().check().unwrap();
+        assert!(matches!(
+            recipe.train(&task, &Stop, &mut |_| ()),
+            Err(Error::Interrupted)
+        ));
+    }
+
+    #[test]
+    fn an_order_of_too_few_epochs_is_refused() {
+        let x = array![[1_f32], [-1.0]];
+        let order = [vec![0, 1]];
+        let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
+        let task = task.with_order(&order).unwrap();
+        let recipe = Recipe::default().check().unwrap();
+        assert!(matches!(
+            recipe.train(&task, &Quiet, &mut |_| ()),
+            Err(Error::Examples(_))
+        ));
+    }
+}
