@@ -50,9 +50,9 @@ pub use extract::{ExtractOptions, ExtractReport, Failure, FailureLimit, extract,
 pub use feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
 pub use features::{FeatureRequest, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
 pub use head::{
-    ClassWeights, Convergence, Descent, EarlyStopping, EpochRecord, Examples, HeadFile, HeadMeta, Lbfgs, LinearHead,
-    RankedClass, Recipe, Sampling, Schedule, Score, Solver, StepLr, Training, TrainingTask, Update, ValidRecipe,
-    cross_entropy, train_all,
+    ClassWeights, Convergence, CosineLr, Descent, EarlyStopping, EpochRecord, Examples, ExponentialLr, HeadFile,
+    HeadMeta, Lbfgs, LinearHead, MultiStepLr, OneCycleLr, PlateauLr, RankedClass, Recipe, Sampling, Schedule, Score,
+    Solver, StepLr, Training, TrainingTask, Update, ValidRecipe, cross_entropy, train_all,
 };
 pub use observer::{Observer, Quiet, Unit};
 pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};

@@ -34,5 +34,5 @@ pub use loss::{Score, cross_entropy};
 pub use recipe::{
     ClassWeights, Descent, EarlyStopping, Lbfgs, Recipe, Sampling, Solver, Update, ValidRecipe, train_all,
 };
-pub use schedule::{Schedule, StepLr};
+pub use schedule::{CosineLr, ExponentialLr, MultiStepLr, OneCycleLr, PlateauLr, Schedule, StepLr};
 pub use training::{Convergence, EpochRecord, Examples, Training, TrainingTask};

@@ -337,7 +337,8 @@ impl Descent {
             }
             not_negative("least improvement", min_delta)?;
         }
-        self.schedule.check()
+        self.schedule.check()?;
+        self.schedule.check_warm_up(self.warm_up_epochs, self.epochs)
     }
 }
 

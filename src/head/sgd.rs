@@ -8,6 +8,7 @@ use super::linear::LinearHead;
 use super::loss::Score;
 use super::random::{Random, Stream};
 use super::recipe::{Descent, Recipe, Update};
+use super::schedule::{Rates, Scheduler};
 use super::training::{EpochRecord, Examples, Progress, Training, TrainingTask};
 use crate::{Error, Observer, Result};
 
@@ -37,8 +38,21 @@ pub(super) fn fit(
     let mut shuffled: Vec<usize> = (0..train.rows()).collect();
     let mut random = Random::new(recipe.seed, Stream::Order);
     let mut progress = Progress::default();
+    let momentum = match options.update {
+        Update::Sgd { momentum, .. } => momentum,
+        Update::AdamW { beta1, .. } => beta1,
+    };
+    let rows = task.order().map_or(train.rows(), |order| order[0].len());
+    let mut scheduler = Scheduler::new(
+        &options.schedule,
+        options.learning_rate,
+        momentum,
+        options.warm_up_epochs,
+        options.epochs,
+        rows.div_ceil(options.batch_size),
+    );
     for epoch in 0..options.epochs {
-        let learning_rate = options.schedule.learning_rate(options.learning_rate, epoch);
+        let learning_rate = scheduler.rates(epoch, 0).learning_rate;
         let order: &[usize] = if let Some(order) = task.order() {
             &order[epoch]
         } else {
@@ -46,12 +60,16 @@ pub(super) fn fit(
             &shuffled
         };
         let mut score = Score::default();
-        for rows in order.chunks(options.batch_size) {
+        for (index, rows) in order.chunks(options.batch_size).enumerate() {
             if observer.interrupted() {
                 return Err(Error::Interrupted);
             }
             batch.gather(train, rows);
-            running.step(&batch, step(options, learning_rate, running.started)?, &mut score);
+            running.step(
+                &batch,
+                step(options, scheduler.rates(epoch, index), running.started)?,
+                &mut score,
+            );
         }
         let head = &running.head;
         let validation = match task.validation() {
@@ -69,27 +87,26 @@ pub(super) fn fit(
             val_loss: validation.map(|score| score.loss()),
             val_accuracy: validation.map(|score| score.accuracy()),
         };
+        scheduler.epoch_ended(record.val_loss);
         on_epoch(progress.record(record, head));
     }
     Ok(progress.finish(running.head))
 }
 
 /// The constants of one step; `started` is false for the very first.
-fn step(options: &Descent, learning_rate: f64, started: bool) -> Result<Step> {
+fn step(options: &Descent, rates: Rates, started: bool) -> Result<Step> {
     let Update::Sgd {
-        momentum,
-        dampening,
-        nesterov,
+        dampening, nesterov, ..
     } = options.update
     else {
         return Err(Error::Usage("this solver is not built yet".to_owned()));
     };
     // PyTorch copies the first gradient into its momentum buffer, and dampens only a buffer that exists.
-    let dampened = started && momentum != 0.0;
+    let dampened = started && rates.momentum != 0.0;
     Ok(Step {
-        rate: learning_rate as f32,
+        rate: rates.learning_rate as f32,
         decay: options.weight_decay as f32,
-        momentum: momentum as f32,
+        momentum: rates.momentum as f32,
         gain: if dampened { (1.0 - dampening) as f32 } else { 1.0 },
         nesterov,
     })
