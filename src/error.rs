@@ -352,6 +352,15 @@ pub enum Error {
         learning_rate: f64,
     },
 
+    /// No training of a sweep came to a head.
+    #[error("none of {heads} trainings came to a head; the first: {problem}")]
+    NoHead {
+        /// How many there were.
+        heads: usize,
+        /// Why the first one of them failed.
+        problem: String,
+    },
+
     /// A file given as a head is no safetensors file, or a damaged one.
     #[error("`{}` is not a readable safetensors file: {source}", path.display())]
     Safetensors {
@@ -546,6 +555,10 @@ impl Error {
                 "lower the learning rate, for example to {}",
                 learning_rate / 10.0
             )),
+            Self::NoHead { .. } => Some(
+                "sweep lower learning rates or stronger penalties; --leaderboard FILE.csv has each one's reason"
+                    .to_owned(),
+            ),
             Self::TooManyFailures { .. } => {
                 Some("mend or remove these files, or raise `--max-failures`; what was computed is kept".to_owned())
             }

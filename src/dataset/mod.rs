@@ -109,6 +109,9 @@ pub enum DatasetKind {
     Stream,
 }
 
+/// The warning that [`Dataset::take_val_from_train`] leaves.
+pub(crate) const VAL_FROM_TRAIN: &str = "there is no val split: the validation pictures are taken out of train";
+
 impl Dataset {
     /// Where everything trains and nothing validates, the content hashes shall decide which pictures do.
     pub(crate) fn take_val_from_train(&mut self) {
@@ -116,8 +119,7 @@ impl Dataset {
         if !has(Split::Train) || has(Split::Val) {
             return;
         }
-        self.warnings
-            .push("there is no val split: the validation pictures are taken out of train".to_owned());
+        self.warnings.push(VAL_FROM_TRAIN.to_owned());
         for sample in self
             .samples
             .iter_mut()

@@ -19,11 +19,13 @@ pub(crate) struct CrossValidation {
     pub(crate) mean_loss: f64,
     /// The accuracy on each fold, repeat after repeat.
     pub(crate) fold_accuracy: Vec<f64>,
+    /// Folds on which a solver that looks for the optimum did not reach it.
+    pub(crate) unconverged_folds: usize,
 }
 
 impl CrossValidation {
     /// Sums up the scores of `repeats` times the same number of folds, repeat after repeat.
-    pub(crate) fn of(scores: &[Score], repeats: usize) -> Self {
+    pub(crate) fn of(scores: &[Score], repeats: usize, unconverged_folds: usize) -> Self {
         let fold_accuracy: Vec<f64> = scores.iter().map(Score::accuracy).collect();
         let mean_accuracy = mean(&fold_accuracy);
         let losses: Vec<f64> = scores.iter().map(Score::loss).collect();
@@ -41,6 +43,7 @@ impl CrossValidation {
             accuracy_interval: wilson(rounded_share(correct, repeats), pictures / repeats),
             mean_loss: mean(&losses),
             fold_accuracy,
+            unconverged_folds,
         }
     }
 }
@@ -75,7 +78,7 @@ mod tests {
     #[test]
     fn mean_and_standard_error_are_those_of_a_pocket_calculator() {
         let scores = [score(8, 10), score(9, 10), score(10, 10), score(7, 10)];
-        let folds = CrossValidation::of(&scores, 1);
+        let folds = CrossValidation::of(&scores, 1, 0);
         assert_eq!(folds.fold_accuracy, [0.8, 0.9, 1.0, 0.7]);
         assert!((folds.mean_accuracy - 0.85).abs() < 1e-12);
         // Deviations 0.05, 0.05, 0.15, 0.15: squares 0.05 in all; √(0.05/3/4).
@@ -87,7 +90,7 @@ mod tests {
     fn repeats_bring_no_new_pictures() {
         let once = [score(8, 10), score(9, 10)];
         let twice = [score(8, 10), score(9, 10), score(9, 10), score(8, 10)];
-        let (once, twice) = (CrossValidation::of(&once, 1), CrossValidation::of(&twice, 2));
+        let (once, twice) = (CrossValidation::of(&once, 1, 0), CrossValidation::of(&twice, 2, 0));
         assert_eq!(once.accuracy_interval, twice.accuracy_interval);
         // s² is 0.005 of one repeat and 0.01/3 of two; both are divided by two folds.
         assert!((once.standard_error - 0.05).abs() < 1e-12);

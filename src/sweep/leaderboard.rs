@@ -60,6 +60,9 @@ pub(crate) struct Standing {
     pub(crate) best_epoch: usize,
     /// How many epochs there were.
     pub(crate) epochs: usize,
+    /// Whether it is the optimum; only of solvers that look for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) converged: Option<bool>,
 }
 
 impl Outcome {
@@ -69,6 +72,15 @@ impl Outcome {
             Self::Trained(standing) => Some((standing.val_accuracy, standing.val_loss)),
             Self::CrossValidated(folds) => Some((folds.mean_accuracy, folds.mean_loss)),
             Self::Failed { .. } => None,
+        }
+    }
+
+    /// Whether a solver that looks for the optimum did not reach it.
+    pub(crate) fn is_unconverged(&self) -> bool {
+        match self {
+            Self::Trained(standing) => standing.converged == Some(false),
+            Self::CrossValidated(folds) => folds.unconverged_folds > 0,
+            Self::Failed { .. } => false,
         }
     }
 
@@ -184,6 +196,7 @@ const HEAD_COLUMNS: &[&str] = &[
     "train_loss",
     "best_epoch",
     "epochs",
+    "converged",
     "problem",
     "head",
 ];
@@ -195,6 +208,7 @@ const FOLD_COLUMNS: &[&str] = &[
     "accuracy_high",
     "mean_loss",
     "fold_accuracy",
+    "unconverged_folds",
     "problem",
     "head",
 ];

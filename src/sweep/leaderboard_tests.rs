@@ -19,6 +19,7 @@ fn trained(number: usize, lr: &str, val_accuracy: f64, val_loss: f64) -> Entry {
             train_loss: 0.1,
             best_epoch: 3,
             epochs: 25,
+            converged: None,
         }),
         head: None,
     }
@@ -86,7 +87,7 @@ fn the_files_say_the_same() {
     let mut reader = csv::Reader::from_path(csv).unwrap();
     let header = reader.headers().unwrap().clone();
     let expected = "rank,status,lr,solver,val_accuracy,val_accuracy_low,val_accuracy_high,val_loss,train_accuracy,\
-                    train_loss,best_epoch,epochs,problem,head";
+                    train_loss,best_epoch,epochs,converged,problem,head";
     assert_eq!(header.iter().collect::<Vec<_>>().join(","), expected);
     let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 6);

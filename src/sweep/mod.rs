@@ -11,4 +11,4 @@ mod spec;
 
 pub(crate) use cross_validation::CrossValidation;
 pub(crate) use leaderboard::{BoardFormat, Entry, Leaderboard, Outcome, Standing};
-pub(crate) use spec::{Grid, MOST_COMBINATIONS, SweepSpec};
+pub(crate) use spec::{Grid, SweepSpec};

@@ -75,6 +75,20 @@ impl SweepSpec {
         Ok(spec)
     }
 
+    /// All of several sweeps.
+    ///
+    /// # Errors
+    /// [`Error::Sweep`] if there are too many combinations.
+    pub(crate) fn union(specs: Vec<Self>) -> Result<Self> {
+        let mut all = Self::default();
+        for spec in specs {
+            all.grids.extend(spec.grids);
+            all.notes.extend(spec.notes);
+        }
+        all.check_count()?;
+        Ok(all)
+    }
+
     /// Adds an axis of these items, each a value or a range.
     pub(super) fn axis(&mut self, name: &str, items: &[impl AsRef<str>]) -> Result<Axis> {
         let mut values: Vec<String> = Vec::new();
