@@ -11,7 +11,7 @@ use crate::{Error, Result};
 ///
 /// The row's own maximum is subtracted first, so no exponential overflows and the largest term is exactly 1. NaN in, NaN
 /// out; a row whose maximum is infinite gives that infinity.
-pub(super) fn log_sum_exp<T: Copy + Into<f64>>(logits: &[T]) -> f64 {
+pub(crate) fn log_sum_exp<T: Copy + Into<f64>>(logits: &[T]) -> f64 {
     let maximum = logits
         .iter()
         .fold(f64::NEG_INFINITY, |maximum, &logit| maximum.max(logit.into()));
@@ -27,7 +27,7 @@ pub(super) fn log_sum_exp<T: Copy + Into<f64>>(logits: &[T]) -> f64 {
 }
 
 /// The index of the largest logit, the first one on ties.
-pub(super) fn argmax<T: Copy + PartialOrd>(logits: &[T]) -> usize {
+pub(crate) fn argmax<T: Copy + PartialOrd>(logits: &[T]) -> usize {
     let mut best = 0;
     for (index, logit) in logits.iter().enumerate().skip(1) {
         if *logit > logits[best] {
@@ -104,7 +104,7 @@ pub fn cross_entropy(logits: ArrayView2<'_, f32>, labels: &[usize]) -> Result<f6
 }
 
 /// Checks that there is one label a row, and each below `classes`.
-pub(super) fn check_labels(labels: &[usize], rows: usize, classes: usize) -> Result<()> {
+pub(crate) fn check_labels(labels: &[usize], rows: usize, classes: usize) -> Result<()> {
     if labels.len() != rows {
         return Err(Error::Examples(format!(
             "{rows} rows, but {} labels: give one label a row",

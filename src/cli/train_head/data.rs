@@ -89,6 +89,7 @@ pub(super) fn head_file(
             space: features.space.json().to_owned(),
             options,
             metrics,
+            temperature: 1.0,
             lastlayer_version: env!("CARGO_PKG_VERSION").to_owned(),
         },
     })
