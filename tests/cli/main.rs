@@ -17,6 +17,7 @@ mod extract;
 mod extract_crash;
 mod extract_data;
 mod failures;
+mod folds;
 mod inputs;
 #[cfg(unix)]
 mod kill;
@@ -26,5 +27,6 @@ mod predict;
 mod problems;
 mod read_segment;
 mod reference;
+mod sweep;
 mod together;
 mod train_head;

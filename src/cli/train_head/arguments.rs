@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 #[command(next_help_heading = "Training")]
 pub(in crate::cli) struct TrainingArguments {
     /// How the head is found [default: sgd]
-    #[arg(long, value_name = "NAME", hide_possible_values = true, long_help = SOLVERS)]
+    #[arg(long, value_name = "NAME")]
     pub(super) solver: Option<SolverName>,
     /// How much a picture of each class counts: balanced, equal, or CLASS=W,… [default: equal]
     #[arg(long, value_name = "W")]
@@ -136,11 +136,6 @@ pub(in crate::cli) struct TrainingArguments {
     pub(super) max_iterations: Option<usize>,
 }
 
-const SOLVERS: &str = "How the head is found [default: sgd]\n\n\
-    sgd    mini-batch gradient descent with momentum, as PyTorch's tutorial has it\n\
-    adamw  Adam with decoupled weight decay\n\
-    lbfgs  the optimum of the penalised loss, as scikit-learn's LogisticRegression\n\
-    linfa  the same by linfa-logistic, checked";
 const DESCENT: &str = "Training with --solver sgd or adamw";
 const SCHEDULE: &str = "Learning rate of sgd and adamw";
 const OPTIMUM: &str = "Training with --solver lbfgs or linfa";

@@ -23,11 +23,11 @@ use crate::sweep::{BoardFormat, Entry, Leaderboard, Outcome, Standing, SweepSpec
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Many trainings")]
 pub(super) struct ManyArguments {
-    /// Train all combinations: lr=1e-4..1e-1:log8,momentum=0,0.9,seed=0..4 or `default`
-    #[arg(long, value_name = "SPEC", long_help = SWEEP_HELP)]
+    /// Train all combinations: lr=1e-4..1e-1:log8,momentum=0,0.9,seed=0..4, or `default`
+    #[arg(long, value_name = "SPEC")]
     sweep: Vec<String>,
     /// The same from a TOML file
-    #[arg(long, value_name = "FILE.toml", long_help = SWEEP_FILE_HELP)]
+    #[arg(long, value_name = "FILE.toml")]
     sweep_file: Option<PathBuf>,
     /// Heads of a sweep to save, the best first, beside --output: a number or `all` [default: 1]
     #[arg(long, value_name = "N|all")]
@@ -39,7 +39,7 @@ pub(super) struct ManyArguments {
     #[arg(long, value_name = "N")]
     pub(super) top: Option<usize>,
     /// Validate on each of K folds of train and val together, or on those of a CSV file
-    #[arg(long, value_name = "K|FILE.csv", long_help = FOLDS_HELP)]
+    #[arg(long, value_name = "K|FILE.csv")]
     pub(super) folds: Option<FoldChoice>,
     /// Fold anew so many times
     #[arg(long, value_name = "R", requires = "folds", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -49,21 +49,26 @@ pub(super) struct ManyArguments {
     pub(super) folds_file: Option<PathBuf>,
 }
 
-const SWEEP_HELP: &str = "Train all combinations of these options' values, and keep the best head\n\n\
-    lr=0.1,0.01            values\n\
-    lr=1e-4..1e-1:log8     8 points from end to end in equal ratios; :lin8 in equal steps\n\
-    seed=0..4              whole numbers, both ends included\n\
-    milestones=[5,10],[8]  brackets around a value with commas\n\n\
-    Axes are joined with commas and named as the options of the training. An axis that a combination's solver or schedule \
-    does not read is left out of it. Given twice, both sweeps are trained. `default` is\n\
-    solver=lbfgs,standardize=false,true,C=1e-4..1e2:log7 and solver=sgd,lr=1e-4..1e-1:log4.";
-const SWEEP_FILE_HELP: &str = "The axes from a TOML file\n\n\
-    Each key is an axis: lr = [0.1, 0.01], seed = \"0..4\", C = \"1e-4..1e2:log7\". Tables are grids of which all are trained; \
-    what stands above them goes for each.";
-const FOLDS_HELP: &str = "Validate on each of K folds of the train and val pictures together; the test split is left alone\n\n\
-    Folds have like shares of each class; identical pictures and those of a group (--group-by) stay together. Each fold is \
-    validated by the head of the last epoch. The best configuration is then trained on all these pictures and saved. A CSV \
-    file with the columns path and fold (or fold1, fold2, … for repeats) gives the folds.";
+/// What the options' own lines have no room for.
+pub(super) const HELP: &str = "\
+Solvers: sgd is mini-batch gradient descent with momentum, as in PyTorch's transfer-learning tutorial; adamw is Adam with \
+decoupled weight decay; lbfgs finds the optimum of the penalised loss, as scikit-learn's LogisticRegression; linfa is the \
+same by linfa-logistic, checked.
+
+Sweeps: axes are joined with commas and named as the options of the training; the values of an axis are
+  lr=0.1,0.01            as they are written
+  lr=1e-4..1e-1:log8     8 points from end to end in equal ratios; lin8 for equal steps
+  seed=0..4              whole numbers, both ends included
+  milestones=[5,10],[8]  in brackets, where a value has commas
+A combination does without the axes that its solver or schedule does not read. Of several sweeps all are trained. `default` \
+is solver=lbfgs,standardize=false,true,C=1e-4..1e2:log7 and solver=sgd,lr=1e-4..1e-1:log4. In a file each key is an axis \
+(lr = [0.1, 0.01], C = \"1e-4..1e2:log7\"), each table a grid of its own, and what stands above the tables goes for each. The \
+best head has the highest accuracy on the validation pictures, then the lowest loss.
+
+Folds: train and val are divided together, test is left alone. Folds have like shares of each class; identical pictures and \
+groups (--group-by) stay together. Each fold is validated by the last epoch's head of a training on the others; the error is \
+the standard deviation of the folds' accuracies divided by the root of K. The best configuration is then trained on all these \
+pictures and saved. A file of folds has the columns path and fold, or fold1, fold2 … for repeats.";
 
 /// Lines of the leaderboard that are printed by default.
 const TOP: usize = 20;

@@ -29,6 +29,7 @@ use many::ManyArguments;
 use plan::Plan;
 
 #[derive(Debug, Args)]
+#[command(after_help = many::HELP)]
 pub(super) struct Arguments {
     /// The data set, as it was given to `extract`, or its `--name`
     dataset: PathBuf,

@@ -175,7 +175,9 @@ impl TrainingArguments {
             ScheduleName::Exponential => match self.gamma {
                 Some(gamma) => Schedule::Exponential(ExponentialLr { gamma }),
                 None => {
-                    return usage("the schedule exponential needs --gamma, the factor of an epoch, such as --gamma 0.9");
+                    return usage(
+                        "the schedule exponential needs --gamma, the factor of an epoch, such as --gamma 0.9",
+                    );
                 }
             },
             ScheduleName::Cosine => Schedule::Cosine(CosineLr::default()),
