@@ -20,8 +20,11 @@
 
 mod file;
 mod kernel;
+mod lbfgs;
 mod linear;
 mod loss;
+mod objective;
+mod preconditioner;
 mod random;
 mod recipe;
 mod schedule;
