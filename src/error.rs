@@ -338,6 +338,19 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
 
+    /// What a sweep shall vary can't be understood, or is too much.
+    #[error("{}{problem}", sweep_place(file.as_deref(), axis.as_deref()))]
+    Sweep {
+        /// The sweep file; `None` for the command line.
+        file: Option<PathBuf>,
+        /// The axis.
+        axis: Option<String>,
+        /// What is wrong with it, continuing the sentence.
+        problem: String,
+        /// What can be written.
+        hint: String,
+    },
+
     // The head: training and its file.
     /// Features, labels, and a head (or an order of rows) do not fit together.
     #[error("{0}")]
@@ -352,6 +365,15 @@ pub enum Error {
         epoch: usize,
         /// The learning rate of that epoch.
         learning_rate: f64,
+    },
+
+    /// No training of a sweep came to a head.
+    #[error("none of {heads} trainings came to a head; the first: {problem}")]
+    NoHead {
+        /// How many there were.
+        heads: usize,
+        /// Why the first one of them failed.
+        problem: String,
     },
 
     /// A file given as a head is no safetensors file, or a damaged one.
@@ -461,6 +483,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Usage(_)
+            | Self::Sweep { .. }
             | Self::TableColumns { .. }
             | Self::NoSuchSpace { .. }
             | Self::SeveralSpaces { .. }
@@ -479,7 +502,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Dataset { hint, .. } | Self::Table { hint, .. } => Some(hint.clone()),
+            Self::Dataset { hint, .. } | Self::Table { hint, .. } | Self::Sweep { hint, .. } => Some(hint.clone()),
             Self::TableColumns { columns, option, .. } => {
                 // One column with a separator in its name is a line that was not split.
                 let alone = columns.first().filter(|_| columns.len() == 1);
@@ -603,6 +626,10 @@ impl Error {
                 "lower the learning rate, for example to {}",
                 learning_rate / 10.0
             )),
+            Self::NoHead { .. } => Some(
+                "sweep lower learning rates or stronger penalties; --leaderboard FILE.csv has each one's reason"
+                    .to_owned(),
+            ),
             Self::TooManyFailures { .. } => {
                 Some("mend or remove these files, or raise `--max-failures`; what was computed is kept".to_owned())
             }
@@ -633,6 +660,16 @@ fn of_seed(views: RandomViews) -> String {
     match views.seed() {
         0 => String::new(),
         seed => format!(" of seed {seed}"),
+    }
+}
+
+/// Where in a sweep something is wrong, up to the problem.
+fn sweep_place(file: Option<&Path>, axis: Option<&str>) -> String {
+    match (file, axis) {
+        (None, None) => String::new(),
+        (None, Some(axis)) => format!("sweep axis `{axis}`: "),
+        (Some(file), None) => format!("`{}`: ", file.display()),
+        (Some(file), Some(axis)) => format!("`{}`, axis `{axis}`: ", file.display()),
     }
 }
 

@@ -26,6 +26,7 @@ mod random;
 mod runs;
 mod space;
 mod supply;
+mod sweep;
 mod upkeep;
 mod views;
 

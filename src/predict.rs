@@ -216,7 +216,9 @@ impl Classifier {
             let column = probabilities.index_axis(Axis(1), class);
             column.iter().copied().map(f64::from).sum::<f64>() / features.len() as f64
         };
-        let mut ranked: Vec<(usize, f64)> = (0..self.file.head.classes()).map(|class| (class, mean(class))).collect();
+        let mut ranked: Vec<(usize, f64)> = (0..self.file.head.classes())
+            .map(|class| (class, mean(class)))
+            .collect();
         ranked.sort_by(|left, right| right.1.total_cmp(&left.1).then(left.0.cmp(&right.0)));
         ranked.truncate(top_k);
         let ranked = ranked.into_iter().map(|(class, probability)| RankedClass {

@@ -20,6 +20,7 @@ use crate::head::{HeadFile, HeadMeta};
 use crate::metrics::Report;
 use crate::picture::Exif;
 use crate::space::SpaceDescription;
+use crate::views::RandomViews;
 
 pub use test_uses::{TestUse, TestUses};
 
@@ -245,6 +246,7 @@ fn select(
         },
         val_fraction: request.val_fraction.or_else(noted).unwrap_or(VAL_FRACTION),
         group_by,
+        views: RandomViews::default(),
     };
     Selection::of(cache, dataset, &features).map_err(|error| match error {
         Error::NoSuchSpace { path, spaces } => {

@@ -3,6 +3,7 @@
 mod choice;
 mod fingerprint;
 mod listing;
+mod pooled;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -13,12 +14,13 @@ use rayon::slice::ParallelSliceMut;
 use regex::Regex;
 
 use crate::cache::{Cache, FeatureSpace, Origin, Space};
-use crate::dataset::{InputOptions, Problems, Split, SplitInput, assign_splits, join_groups};
+use crate::dataset::{InputOptions, Problems, Split, SplitInput, VAL_FROM_TRAIN, assign_splits, join_groups};
 use crate::error::{Error, Result};
 use crate::views::{RandomViews, View};
 
 pub use choice::SpaceChoice;
 pub use fingerprint::{DataFingerprint, FingerprintPart};
+pub(crate) use pooled::{PooledFeatures, pooled_features};
 
 use choice::choose;
 use listing::{Known, Listing};
@@ -95,6 +97,8 @@ pub(crate) struct Selection {
     usable: Vec<Known>,
     splits: Vec<Option<Split>>,
     views: RandomViews,
+    /// What stays together, where the splits were joined.
+    units: Vec<[u8; 32]>,
     problems: Problems,
     failed: usize,
 }
@@ -106,7 +110,11 @@ pub(crate) struct Selection {
 /// [`Error::Usage`] when there are several spaces and the
 /// request does not say which.
 pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest) -> Result<LabelledFeatures> {
-    let selection = Selection::of(cache, dataset, request)?;
+    labelled(Selection::of(cache, dataset, request)?)
+}
+
+/// The features of a selection.
+fn labelled(selection: Selection) -> Result<LabelledFeatures> {
     let Selection {
         listing,
         usable,
@@ -166,6 +174,10 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
 impl Selection {
     /// Finds the rows of the data set `dataset` and gives each of its pictures a split.
     pub(crate) fn of(cache: &Cache, dataset: &Path, request: &FeatureRequest) -> Result<Self> {
+        Self::build(cache, dataset, request, Pooling::Apart)
+    }
+
+    fn build(cache: &Cache, dataset: &Path, request: &FeatureRequest, pooling: Pooling) -> Result<Self> {
         if !(0.0..1.0).contains(&request.val_fraction) {
             return Err(Error::Usage(format!(
                 "a validation fraction lies in 0..1, not {}",
@@ -190,13 +202,28 @@ impl Selection {
             .group_by
             .as_ref()
             .map(|pattern| listing.groups(&usable, pattern));
-        let splits = split(&usable, groups.as_deref(), request.val_fraction);
+        let units = units(&usable, groups.as_deref());
+        let mut splits = match pooling {
+            Pooling::Apart => split(&usable, &units, request.val_fraction),
+            Pooling::Together => split(&usable, &units, 0.0),
+        };
+        if pooling == Pooling::Together {
+            listing.warnings.retain(|warning| warning != VAL_FROM_TRAIN);
+            for split in splits.iter_mut().filter(|split| **split == Some(Split::Val)) {
+                *split = Some(Split::Train);
+            }
+        }
         let problems = listing.problems(&usable, &splits, groups.as_deref());
         let selection = Self {
             listing,
             space,
             origin,
             rows,
+            units: if pooling == Pooling::Together {
+                units
+            } else {
+                Vec::new()
+            },
             usable,
             splits,
             views: request.views,
@@ -294,8 +321,7 @@ impl Selection {
     /// [`Error::NotExtracted`] when rows are damaged.
     pub(crate) fn features(&self, indexes: &[usize]) -> Result<Array2<f32>> {
         let chosen: Vec<Known> = indexes.iter().map(|index| self.usable[*index]).collect();
-        let rows = gather(&self.rows, &chosen).map_err(|damaged| self.listing.not_extracted(damaged, None))?;
-        Ok(rows.features)
+        gather(&self.rows, &chosen, View::Plain).map_err(|damaged| self.listing.not_extracted(damaged, None))
     }
 
     /// Pictures that are left out because `extract` could not read them.
@@ -353,20 +379,29 @@ pub(crate) struct SelectedRow<'a> {
     pub(crate) feature: &'a [f32],
 }
 
+/// Whether train and val are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pooling {
+    Apart,
+    /// What is not test trains.
+    Together,
+}
+
+/// What each picture stays together with: all of the same bytes, and of the same group.
+fn units(usable: &[Known], groups: Option<&[[u8; 32]]>) -> Vec<[u8; 32]> {
+    let contents = usable.iter().map(|known| known.key.content);
+    match groups {
+        None => contents.collect(),
+        Some(groups) => join_groups(&contents.zip(groups.iter().copied()).collect::<Vec<_>>()),
+    }
+}
+
 /// The split of each picture; pictures without a label get none but their own.
-fn split(usable: &[Known], groups: Option<&[[u8; 32]]>, val_fraction: f64) -> Vec<Option<Split>> {
-    let units: Option<Vec<[u8; 32]>> = groups.map(|groups| {
-        let pictures: Vec<_> = usable
-            .iter()
-            .zip(groups)
-            .map(|(known, group)| (known.key.content, *group))
-            .collect();
-        join_groups(&pictures)
-    });
+fn split(usable: &[Known], units: &[[u8; 32]], val_fraction: f64) -> Vec<Option<Split>> {
     let labelled = usable.iter().enumerate().filter_map(|(index, known)| {
         Some(SplitInput {
             class: known.class?,
-            unit: units.as_ref().map_or(known.key.content, |units| units[index]),
+            unit: units[index],
             split: known.split,
         })
     });
