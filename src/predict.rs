@@ -206,18 +206,19 @@ impl Classifier {
 
     /// The best classes of a picture by the mean probability over its views, of which `features` are (`[dim]` each).
     fn rank(&self, features: &[&[f32]], top_k: usize) -> Result<Vec<RankedClass>> {
-        let head = &self.file.head;
         let rows = features.concat();
         let rows = ArrayView2::from_shape((features.len(), rows.len() / features.len()), &rows).expect("equal rows");
         if features.len() == 1 {
-            return Ok(head.top_k(rows, top_k)?.remove(0));
+            return Ok(self.file.top_k(rows, top_k)?.remove(0));
         }
-        let probabilities = head.probabilities(rows)?;
+        let probabilities = self.file.probabilities(rows)?;
         let mean = |class: usize| {
             let column = probabilities.index_axis(Axis(1), class);
             column.iter().copied().map(f64::from).sum::<f64>() / features.len() as f64
         };
-        let mut ranked: Vec<(usize, f64)> = (0..head.classes()).map(|class| (class, mean(class))).collect();
+        let mut ranked: Vec<(usize, f64)> = (0..self.file.head.classes())
+            .map(|class| (class, mean(class)))
+            .collect();
         ranked.sort_by(|left, right| right.1.total_cmp(&left.1).then(left.0.cmp(&right.0)));
         ranked.truncate(top_k);
         let ranked = ranked.into_iter().map(|(class, probability)| RankedClass {

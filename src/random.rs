@@ -13,6 +13,10 @@ pub(crate) enum Stream {
     Initial = 0,
     /// The order of the rows in each epoch.
     Order = 1,
+    /// The view of each picture in each epoch.
+    Views = 2,
+    /// The rows of epochs that draw with replacement.
+    Draws = 3,
 }
 
 /// A generator for one purpose.

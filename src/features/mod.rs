@@ -1,7 +1,9 @@
 //! The cached features of a data set as matrices with labels: what a head is trained on. No picture is read.
 
 mod choice;
+mod fingerprint;
 mod listing;
+mod pooled;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,11 +14,13 @@ use rayon::slice::ParallelSliceMut;
 use regex::Regex;
 
 use crate::cache::{Cache, FeatureSpace, Origin, Space};
-use crate::dataset::{InputOptions, Problems, Split, SplitInput, assign_splits, join_groups};
+use crate::dataset::{InputOptions, Problems, Split, SplitInput, VAL_FROM_TRAIN, assign_splits, join_groups};
 use crate::error::{Error, Result};
 use crate::views::{RandomViews, View};
 
 pub use choice::SpaceChoice;
+pub use fingerprint::{DataFingerprint, FingerprintPart};
+pub(crate) use pooled::{PooledFeatures, pooled_features};
 
 use choice::choose;
 use listing::{Known, Listing};
@@ -46,6 +50,8 @@ pub struct LabelledFeatures {
     pub train_views: Vec<Array2<f32>>,
     /// The validation split; may be empty.
     pub val: LabelledRows,
+    /// The identity of the rows of both.
+    pub fingerprint: DataFingerprint,
     /// Pictures of the test split, which are left alone.
     pub test_images: usize,
     /// Pictures that are left out because they have no label.
@@ -91,6 +97,8 @@ pub(crate) struct Selection {
     usable: Vec<Known>,
     splits: Vec<Option<Split>>,
     views: RandomViews,
+    /// What stays together, where the splits were joined.
+    units: Vec<[u8; 32]>,
     problems: Problems,
     failed: usize,
 }
@@ -102,7 +110,11 @@ pub(crate) struct Selection {
 /// [`Error::Usage`] when there are several spaces and the
 /// request does not say which.
 pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest) -> Result<LabelledFeatures> {
-    let selection = Selection::of(cache, dataset, request)?;
+    labelled(Selection::of(cache, dataset, request)?)
+}
+
+/// The features of a selection.
+fn labelled(selection: Selection) -> Result<LabelledFeatures> {
     let Selection {
         listing,
         usable,
@@ -147,6 +159,7 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
         train,
         train_views,
         val,
+        fingerprint: selection.fingerprint(),
         test_images: splits.iter().filter(|split| **split == Some(Split::Test)).count(),
         unlabelled_images: unlabelled,
         failed_images: listing.seen.unreadable + selection.failed,
@@ -161,6 +174,10 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
 impl Selection {
     /// Finds the rows of the data set `dataset` and gives each of its pictures a split.
     pub(crate) fn of(cache: &Cache, dataset: &Path, request: &FeatureRequest) -> Result<Self> {
+        Self::build(cache, dataset, request, Pooling::Apart)
+    }
+
+    fn build(cache: &Cache, dataset: &Path, request: &FeatureRequest, pooling: Pooling) -> Result<Self> {
         if !(0.0..1.0).contains(&request.val_fraction) {
             return Err(Error::Usage(format!(
                 "a validation fraction lies in 0..1, not {}",
@@ -185,13 +202,28 @@ impl Selection {
             .group_by
             .as_ref()
             .map(|pattern| listing.groups(&usable, pattern));
-        let splits = split(&usable, groups.as_deref(), request.val_fraction);
+        let units = units(&usable, groups.as_deref());
+        let mut splits = match pooling {
+            Pooling::Apart => split(&usable, &units, request.val_fraction),
+            Pooling::Together => split(&usable, &units, 0.0),
+        };
+        if pooling == Pooling::Together {
+            listing.warnings.retain(|warning| warning != VAL_FROM_TRAIN);
+            for split in splits.iter_mut().filter(|split| **split == Some(Split::Val)) {
+                *split = Some(Split::Train);
+            }
+        }
         let problems = listing.problems(&usable, &splits, groups.as_deref());
         let selection = Self {
             listing,
             space,
             origin,
             rows,
+            units: if pooling == Pooling::Together {
+                units
+            } else {
+                Vec::new()
+            },
             usable,
             splits,
             views: request.views,
@@ -233,6 +265,16 @@ impl Selection {
         }
     }
 
+    /// The identity of the labelled rows that train and validate.
+    fn fingerprint(&self) -> DataFingerprint {
+        let of = |wanted: Split| {
+            let pictures = self.usable.iter().zip(&self.splits);
+            let chosen = pictures.filter(move |(_, split)| **split == Some(wanted));
+            chosen.filter_map(move |(known, _)| Some((known.key, known.class?, wanted)))
+        };
+        DataFingerprint::of(&self.listing.classes, of(Split::Train).chain(of(Split::Val)))
+    }
+
     /// Class names.
     pub(crate) fn classes(&self) -> &[String] {
         &self.listing.classes
@@ -246,6 +288,40 @@ impl Selection {
     /// Pictures with a feature.
     pub(crate) fn len(&self) -> usize {
         self.usable.len()
+    }
+
+    /// What the cache remembers the data set by, absolute.
+    pub(crate) fn name(&self) -> &Path {
+        &self.listing.name
+    }
+
+    /// The path of the picture with an index below [`Selection::len`], below the data set's root.
+    pub(crate) fn path(&self, index: usize) -> Cow<'_, Path> {
+        self.listing.path(self.usable[index].number)
+    }
+
+    /// Its split; none where it has neither a label nor a split of its own.
+    pub(crate) fn split(&self, index: usize) -> Option<Split> {
+        self.splits[index]
+    }
+
+    /// Its class, an index into [`Selection::classes`].
+    pub(crate) fn class(&self, index: usize) -> Option<usize> {
+        self.usable[index].class.map(|class| class as usize)
+    }
+
+    /// blake3 of its bytes.
+    pub(crate) fn content(&self, index: usize) -> [u8; 32] {
+        self.usable[index].key.content
+    }
+
+    /// The features of the pictures with these indexes, `[n, dim]`.
+    ///
+    /// # Errors
+    /// [`Error::NotExtracted`] when rows are damaged.
+    pub(crate) fn features(&self, indexes: &[usize]) -> Result<Array2<f32>> {
+        let chosen: Vec<Known> = indexes.iter().map(|index| self.usable[*index]).collect();
+        gather(&self.rows, &chosen, View::Plain).map_err(|damaged| self.listing.not_extracted(damaged, None))
     }
 
     /// Pictures that are left out because `extract` could not read them.
@@ -303,20 +379,29 @@ pub(crate) struct SelectedRow<'a> {
     pub(crate) feature: &'a [f32],
 }
 
+/// Whether train and val are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pooling {
+    Apart,
+    /// What is not test trains.
+    Together,
+}
+
+/// What each picture stays together with: all of the same bytes, and of the same group.
+fn units(usable: &[Known], groups: Option<&[[u8; 32]]>) -> Vec<[u8; 32]> {
+    let contents = usable.iter().map(|known| known.key.content);
+    match groups {
+        None => contents.collect(),
+        Some(groups) => join_groups(&contents.zip(groups.iter().copied()).collect::<Vec<_>>()),
+    }
+}
+
 /// The split of each picture; pictures without a label get none but their own.
-fn split(usable: &[Known], groups: Option<&[[u8; 32]]>, val_fraction: f64) -> Vec<Option<Split>> {
-    let units: Option<Vec<[u8; 32]>> = groups.map(|groups| {
-        let pictures: Vec<_> = usable
-            .iter()
-            .zip(groups)
-            .map(|(known, group)| (known.key.content, *group))
-            .collect();
-        join_groups(&pictures)
-    });
+fn split(usable: &[Known], units: &[[u8; 32]], val_fraction: f64) -> Vec<Option<Split>> {
     let labelled = usable.iter().enumerate().filter_map(|(index, known)| {
         Some(SplitInput {
             class: known.class?,
-            unit: units.as_ref().map_or(known.key.content, |units| units[index]),
+            unit: units[index],
             split: known.split,
         })
     });

@@ -1,33 +1,18 @@
 //! Softmax cross-entropy and what follows from it: losses, probabilities, accuracy.
 //!
-//! The log-sum-exp of the crate lives here and nowhere else. Everything is computed in f64 and summed in row order, so a
-//! loss does not depend on the solver that asks for it, nor on the number of threads.
+//! Everything is computed in f64 and summed in row order, so a loss does not depend on the solver that asks for it, nor on
+//! the number of threads. The log-sum-exp is [`super::softmax`]'s.
 
 use ndarray::ArrayView2;
 
+use super::kernel::{self, Strides};
+use super::softmax::Softmax;
+pub(crate) use super::softmax::log_sum_exp;
+
 use crate::{Error, Result};
 
-/// `log Σ exp(logit)` of one row, in f64.
-///
-/// The row's own maximum is subtracted first, so no exponential overflows and the largest term is exactly 1. NaN in, NaN
-/// out; a row whose maximum is infinite gives that infinity.
-pub(super) fn log_sum_exp<T: Copy + Into<f64>>(logits: &[T]) -> f64 {
-    let maximum = logits
-        .iter()
-        .fold(f64::NEG_INFINITY, |maximum, &logit| maximum.max(logit.into()));
-    if maximum.is_infinite() {
-        return maximum;
-    }
-    maximum
-        + logits
-            .iter()
-            .map(|&logit| (logit.into() - maximum).exp())
-            .sum::<f64>()
-            .ln()
-}
-
 /// The index of the largest logit, the first one on ties.
-pub(super) fn argmax<T: Copy + PartialOrd>(logits: &[T]) -> usize {
+pub(crate) fn argmax<T: Copy + PartialOrd>(logits: &[T]) -> usize {
     let mut best = 0;
     for (index, logit) in logits.iter().enumerate().skip(1) {
         if *logit > logits[best] {
@@ -68,6 +53,13 @@ impl Score {
         log_sum_exp
     }
 
+    /// Adds one row whose cross-entropy is known.
+    pub(super) fn add_row(&mut self, row: RowScore) {
+        self.loss_sum += row.loss;
+        self.correct += usize::from(row.correct);
+        self.rows += 1;
+    }
+
     /// The mean cross-entropy in nats; NaN where no row was added.
     #[must_use]
     pub fn loss(&self) -> f64 {
@@ -93,6 +85,43 @@ impl Score {
     }
 }
 
+/// Cross-entropy of one row, and whether its largest logit is its label's.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct RowScore {
+    pub(super) loss: f64,
+    pub(super) correct: bool,
+}
+
+/// Scores rows by a head without keeping their logits; the buffers are reused.
+#[derive(Debug, Default)]
+pub(super) struct Scorer {
+    logits: Vec<f32>,
+    softmax: Softmax,
+}
+
+impl Scorer {
+    /// Rows that are scored together.
+    pub(super) const ROWS: usize = 64;
+
+    /// Hands the score of each row to `receive`, in their order: at most [`ROWS`](Self::ROWS) of them.
+    pub(super) fn score(
+        &mut self,
+        (weight, bias): (&[f32], &[f32]),
+        rows: &[&[f32]],
+        labels: &[usize],
+        mut receive: impl FnMut(RowScore),
+    ) {
+        let stride = Softmax::stride(rows.len());
+        self.logits.resize(bias.len() * stride, 0.0);
+        let strides = Strides { row: 1, class: stride };
+        kernel::logits(weight, bias, rows, &mut self.logits, strides);
+        self.softmax.of(&self.logits, stride);
+        for (column, &label) in labels.iter().enumerate().take(rows.len()) {
+            receive(self.softmax.score(&self.logits, stride, column, label));
+        }
+    }
+}
+
 /// The mean cross-entropy in nats of `logits` (`[n, classes]`) against the `n` true classes.
 ///
 /// `mean(log Σ exp(z) - z[label])`, as PyTorch's `cross_entropy` with mean reduction.
@@ -104,7 +133,7 @@ pub fn cross_entropy(logits: ArrayView2<'_, f32>, labels: &[usize]) -> Result<f6
 }
 
 /// Checks that there is one label a row, and each below `classes`.
-pub(super) fn check_labels(labels: &[usize], rows: usize, classes: usize) -> Result<()> {
+pub(crate) fn check_labels(labels: &[usize], rows: usize, classes: usize) -> Result<()> {
     if labels.len() != rows {
         return Err(Error::Examples(format!(
             "{rows} rows, but {} labels: give one label a row",
@@ -125,18 +154,6 @@ mod tests {
     use ndarray::array;
 
     use super::*;
-
-    #[test]
-    fn log_sum_exp_is_row_wise_and_does_not_overflow() {
-        // ln(1 + e + e²) by hand; shifting every logit shifts the result by as much.
-        let expected = (1.0_f64 + 1_f64.exp() + 2_f64.exp()).ln();
-        assert!((log_sum_exp(&[0.0_f64, 1.0, 2.0]) - expected).abs() < 1e-15);
-        assert!((log_sum_exp(&[1e4_f64, 1e4 + 1.0, 1e4 + 2.0]) - 1e4 - expected).abs() < 1e-11);
-        assert!((log_sum_exp(&[-1e4_f32, -1e4 + 1.0, -1e4 + 2.0]) + 1e4 - expected).abs() < 1e-11);
-        assert_eq!(log_sum_exp(&[f32::INFINITY, 0.0]), f64::INFINITY);
-        assert_eq!(log_sum_exp::<f32>(&[f32::NEG_INFINITY; 2]), f64::NEG_INFINITY);
-        assert!(log_sum_exp(&[f32::NAN, 0.0]).is_nan());
-    }
 
     #[test]
     fn a_row_far_below_the_others_keeps_its_loss() {

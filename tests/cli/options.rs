@@ -100,7 +100,6 @@ const PREDICT_OPTIONS: &[(&str, &[&str])] = &[
     ("--views-seed", &["--tta", "1", "--views-seed", "7"]),
     ("--csv", &["--csv"]),
     ("--output", &["-o", "predictions"]),
-    ("--solver", &["--solver", "sgd"]),
     ("--batch-size", &["--batch-size", "1"]),
     ("--max-pixels", &["--max-pixels", "1000000"]),
     ("--max-file-bytes", &["--max-file-bytes", "1000000"]),
@@ -128,17 +127,97 @@ const TRAIN_OPTIONS: &[(&str, &[&str])] = &[
     ("--split-column", &["--split-column", "part"]),
     ("--image-root", &["--image-root", "."]),
     ("--name", &["--name", "pictures"]),
+    ("--solver", &["--solver", "adamw"]),
+    ("--class-weights", &["--class-weights", "balanced"]),
+    ("--label-smoothing", &["--label-smoothing", "0.1"]),
+    ("--standardize", &["--standardize"]),
     ("--epochs", &["--epochs", "2"]),
-    ("--solver", &["--solver", "sgd"]),
     ("--batch-size", &["--batch-size", "1"]),
     ("--lr", &["--lr", "0.01"]),
+    ("--weight-decay", &["--weight-decay", "0.1"]),
     ("--momentum", &["--momentum", "0.5"]),
     ("--dampening", &["--dampening", "0.1"]),
-    ("--weight-decay", &["--weight-decay", "0.1"]),
     ("--nesterov", &["--nesterov"]),
+    ("--beta1", &["--solver", "adamw", "--beta1", "0.5"]),
+    ("--beta2", &["--solver", "adamw", "--beta2", "0.5"]),
+    ("--epsilon", &["--solver", "adamw", "--epsilon", "1e-6"]),
+    ("--clip-norm", &["--clip-norm", "1"]),
+    ("--sampling", &["--sampling", "balanced"]),
+    ("--patience", &["--patience", "3"]),
+    ("--min-delta", &["--patience", "3", "--min-delta", "0.01"]),
+    ("--schedule", &["--schedule", "constant"]),
+    ("--warm-up", &["--warm-up", "2"]),
     ("--step-size", &["--step-size", "3"]),
     ("--gamma", &["--gamma", "0.5"]),
+    ("--milestones", &["--schedule", "multistep", "--milestones", "5,10"]),
+    ("--min-lr", &["--schedule", "cosine", "--min-lr", "1e-5"]),
+    ("--cosine-epochs", &["--schedule", "cosine", "--cosine-epochs", "10"]),
+    (
+        "--plateau-patience",
+        &["--schedule", "plateau", "--plateau-patience", "2"],
+    ),
+    (
+        "--plateau-threshold",
+        &["--schedule", "plateau", "--plateau-threshold", "0.1"],
+    ),
+    (
+        "--plateau-cooldown",
+        &["--schedule", "plateau", "--plateau-cooldown", "1"],
+    ),
+    ("--pct-start", &["--schedule", "one-cycle", "--pct-start", "0.5"]),
+    ("--div-factor", &["--schedule", "one-cycle", "--div-factor", "10"]),
+    (
+        "--final-div-factor",
+        &["--schedule", "one-cycle", "--final-div-factor", "10"],
+    ),
+    (
+        "--cycle-momentum",
+        &["--schedule", "one-cycle", "--cycle-momentum=false"],
+    ),
+    (
+        "--base-momentum",
+        &["--schedule", "one-cycle", "--base-momentum", "0.8"],
+    ),
+    ("--max-momentum", &["--schedule", "one-cycle", "--max-momentum", "0.9"]),
+    ("--C", &["--solver", "lbfgs", "--C", "10"]),
+    ("--tolerance", &["--solver", "lbfgs", "--tolerance", "1e-4"]),
+    ("--max-iterations", &["--solver", "lbfgs", "--max-iterations", "500"]),
+    ("--sweep", &["--sweep", "lr=0.1,0.01"]),
+    ("--sweep-file", &["--sweep-file", "sweep.toml"]),
+    ("--keep", &["--sweep", "lr=0.1,0.01", "--keep", "all"]),
+    (
+        "--leaderboard",
+        &["--sweep", "lr=0.1,0.01", "--leaderboard", "board.csv"],
+    ),
+    ("--top", &["--sweep", "lr=0.1,0.01", "--top", "1"]),
+    ("--folds", &["--folds", "3"]),
+    ("--repeats", &["--folds", "3", "--repeats", "2"]),
+    ("--folds-file", &["--folds", "3", "--folds-file", "folds.csv"]),
     ("--seed", &["--seed", "7"]),
+    ("--cache", &[]),
+    ("--device", &["--device", "cpu"]),
+    ("--threads", &["--threads", "5"]),
+    ("--json", &["--json"]),
+    ("--offline", &["--offline"]),
+    ("--ort-lib", &["--ort-lib", LIBRARY]),
+    ("--quiet", &["-q"]),
+    ("--verbose", &["-vv"]),
+];
+
+/// All options of `evaluate`, which reads the cache, and notes there that a test split was looked at.
+const EVALUATE_OPTIONS: &[(&str, &[&str])] = &[
+    ("--head", &[]),
+    ("--split", &["--split", "all"]),
+    ("--val-fraction", &["--val-fraction", "0.5"]),
+    ("--group-by", &["--group-by", "/00[0-9]"]),
+    ("--skip-unknown", &["--skip-unknown"]),
+    ("--output", &["-o", "report.json"]),
+    ("--csv", &["--csv", "report"]),
+    ("--path-column", &["--path-column", "where"]),
+    ("--label-column", &["--label-column", "what"]),
+    ("--split-column", &["--split-column", "part"]),
+    ("--image-root", &["--image-root", "."]),
+    ("--name", &["--name", "pictures"]),
     ("--cache", &[]),
     ("--device", &["--device", "cpu"]),
     ("--threads", &["--threads", "5"]),
@@ -365,10 +444,11 @@ fn is_part(rows: &StoredRows, of: &StoredRows) -> bool {
 }
 
 #[test]
-fn no_option_of_train_head_or_predict_touches_a_feature() {
+fn no_option_of_train_head_predict_or_evaluate_touches_a_feature() {
     let scene = scene();
     assert_all_listed(&scene, "train-head", TRAIN_OPTIONS.iter().map(|(option, _)| *option));
     assert_all_listed(&scene, "predict", PREDICT_OPTIONS.iter().map(|(option, _)| *option));
+    assert_all_listed(&scene, "evaluate", EVALUATE_OPTIONS.iter().map(|(option, _)| *option));
     let library = library(&scene);
     let report = scene.extract([]);
     let space = report["space"].as_str().unwrap();
@@ -379,12 +459,17 @@ fn no_option_of_train_head_or_predict_touches_a_feature() {
     };
     scene.run(["train-head", "pictures"]).code(0);
     let before = stored_files(&scene.path("cache"));
-    let verbs: [(&[&str], _); 2] = [
+    let verbs: [(&[&str], _); 3] = [
         (&["train-head", "pictures"], TRAIN_OPTIONS),
         (&["predict", "--head", "head.safetensors", "pictures"], PREDICT_OPTIONS),
+        (
+            &["evaluate", "--head", "head.safetensors", "pictures"],
+            EVALUATE_OPTIONS,
+        ),
     ];
     // A picture that has no row in the cache goes through the backbone and is not kept.
     scene.write("new.png", &png(&picture(2, 99)));
+    scene.write("sweep.toml", b"lr = [0.1, 0.01]");
     for (verb, table) in verbs {
         for (_, arguments) in table {
             let words: Vec<String> = arguments.iter().map(|word| replace(word)).collect();
