@@ -269,6 +269,8 @@ fn a_stream_gives_the_views_that_files_give() {
             for number in numbers.clone() {
                 let path = format!("{split}/{name}/{number:03}.png");
                 members.push((path.clone(), scene.read(&format!("pictures/{path}"))));
+                let json = format!(r#"{{"label": "{name}", "split": "{split}"}}"#);
+                members.push((path.replace(".png", ".json"), json.into_bytes()));
             }
         }
     }
