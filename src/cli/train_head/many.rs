@@ -123,10 +123,20 @@ impl ManyArguments {
         SweepSpec::union(specs).map(Some)
     }
 
-    /// Refuses what would be found wrong only after the training.
-    pub(super) fn check(&self, sweeps: bool) -> Result<(), Error> {
+    /// Refuses what would be found wrong only after the training. `output`: the head file.
+    pub(super) fn check(&self, output: &Path, sweeps: bool) -> Result<(), Error> {
         if let Some(path) = &self.leaderboard {
             BoardFormat::of(path)?;
+        }
+        let files = [Some(output), self.leaderboard.as_deref(), self.folds_file.as_deref()];
+        for path in files.into_iter().flatten() {
+            // A name alone has the empty parent.
+            if path
+                .parent()
+                .is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+            {
+                return Err(Error::io("write", path)(std::io::ErrorKind::NotFound.into()));
+            }
         }
         let many = [
             ("--keep", self.keep.is_some()),

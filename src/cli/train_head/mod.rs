@@ -122,7 +122,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     // What the options are laid over.
     let base = Recipe::default();
     let spec = many.spec()?;
-    many.check(spec.is_some())?;
+    many.check(&output, spec.is_some())?;
     let plan = match &spec {
         Some(spec) => Plan::of(spec, &training, &base)?,
         None => Plan::single(&training, &base)?,
