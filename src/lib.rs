@@ -8,6 +8,7 @@ mod dataset;
 mod disk;
 mod engine;
 mod error;
+mod evaluation;
 mod explain;
 mod extract;
 mod feature_table;
@@ -15,6 +16,7 @@ mod features;
 mod head;
 #[doc(hidden)]
 pub mod hostile;
+pub mod metrics;
 mod observer;
 mod picture;
 mod pipeline;
@@ -40,6 +42,9 @@ pub use dataset::{
 pub use disk::{FileLayer, LockKind, PendingData, SystemFiles};
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
+pub use evaluation::{
+    EvaluatedPicture, EvaluatedSplit, Evaluation, EvaluationRequest, Optimism, TestUse, TestUses, evaluate,
+};
 pub use explain::{
     Cause, Difference, Explanation, PictureExplanation, Remembered, RowExplanation, RowState, SpaceExplanation,
     explain_dataset, explain_picture,

@@ -186,7 +186,7 @@ impl Classifier {
 
     fn rank(&self, feature: &[f32], top_k: usize) -> Result<Vec<RankedClass>> {
         let row = ArrayView2::from_shape((1, feature.len()), feature).expect("one row");
-        Ok(self.file.head.top_k(row, top_k)?.remove(0))
+        Ok(self.file.top_k(row, top_k)?.remove(0))
     }
 }
 

@@ -5,6 +5,7 @@ mod context;
 mod demo;
 mod doctor;
 mod drawing;
+mod evaluate;
 mod extract;
 mod inputs;
 mod output;
@@ -40,6 +41,8 @@ enum Command {
     TrainHead(train_head::Arguments),
     /// Classify pictures with a trained head
     Predict(predict::Arguments),
+    /// Report how good a head is on a split of a data set; no picture is read
+    Evaluate(evaluate::Arguments),
     /// Draw a small data set and do all of it, to see how it works
     Demo(demo::Arguments),
     /// Look into the cache, check it, tidy it, or write features out of it
@@ -124,6 +127,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Extract(arguments) => extract::run(arguments, context),
         Command::TrainHead(arguments) => train_head::run(arguments, context),
         Command::Predict(arguments) => predict::run(arguments, context),
+        Command::Evaluate(arguments) => evaluate::run(arguments, context),
         Command::Demo(arguments) => demo::run(arguments, context),
         Command::Cache(command) => cache::run(command, context),
         Command::Doctor(arguments) => doctor::run(arguments, context),

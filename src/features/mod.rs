@@ -203,6 +203,41 @@ impl Selection {
         self.usable.len()
     }
 
+    /// What the cache remembers the data set by, absolute.
+    pub(crate) fn name(&self) -> &Path {
+        &self.listing.name
+    }
+
+    /// The path of the picture with an index below [`Selection::len`], below the data set's root.
+    pub(crate) fn path(&self, index: usize) -> Cow<'_, Path> {
+        self.listing.path(self.usable[index].number)
+    }
+
+    /// Its split; none where it has neither a label nor a split of its own.
+    pub(crate) fn split(&self, index: usize) -> Option<Split> {
+        self.splits[index]
+    }
+
+    /// Its class, an index into [`Selection::classes`].
+    pub(crate) fn class(&self, index: usize) -> Option<usize> {
+        self.usable[index].class.map(|class| class as usize)
+    }
+
+    /// blake3 of its bytes.
+    pub(crate) fn content(&self, index: usize) -> [u8; 32] {
+        self.usable[index].key.content
+    }
+
+    /// The features of the pictures with these indexes, `[n, dim]`.
+    ///
+    /// # Errors
+    /// [`Error::NotExtracted`] when rows are damaged.
+    pub(crate) fn features(&self, indexes: &[usize]) -> Result<Array2<f32>> {
+        let chosen: Vec<Known> = indexes.iter().map(|index| self.usable[*index]).collect();
+        let rows = gather(&self.rows, &chosen).map_err(|damaged| self.listing.not_extracted(damaged, None))?;
+        Ok(rows.features)
+    }
+
     /// Pictures that are left out because `extract` could not read them.
     pub(crate) fn failed_images(&self) -> usize {
         self.listing.seen.unreadable + self.failed

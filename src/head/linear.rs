@@ -116,9 +116,14 @@ impl LinearHead {
     /// # Errors
     /// [`Error::Examples`] if `x` has another number of features.
     pub fn probabilities(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        self.probabilities_at(x, 1.0)
+    }
+
+    /// The same of the logits divided by `temperature`.
+    pub(super) fn probabilities_at(&self, x: ArrayView2<'_, f32>, temperature: f64) -> Result<Array2<f32>> {
         let mut logits = self.logits(x)?;
         for mut row in logits.rows_mut() {
-            softmax(row.as_slice_mut().expect("a new array is contiguous"));
+            softmax(row.as_slice_mut().expect("a new array is contiguous"), temperature);
         }
         Ok(logits)
     }
@@ -142,10 +147,15 @@ impl LinearHead {
     /// # Errors
     /// [`Error::Examples`] if `x` has another number of features.
     pub fn top_k(&self, x: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<RankedClass>>> {
+        self.top_k_at(x, k, 1.0)
+    }
+
+    /// The same with the probabilities of the logits divided by `temperature`.
+    pub(super) fn top_k_at(&self, x: ArrayView2<'_, f32>, k: usize, temperature: f64) -> Result<Vec<Vec<RankedClass>>> {
         let logits = self.logits(x)?;
         let rank = |logits: ArrayView1<'_, f32>| {
             let mut probabilities = logits.to_vec();
-            softmax(&mut probabilities);
+            softmax(&mut probabilities, temperature);
             let mut order: Vec<usize> = (0..logits.len()).collect();
             // By logit, not by probability: two classes far behind may both round to a probability of 0.
             order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
@@ -226,11 +236,12 @@ fn standard(matrix: Array2<f32>) -> Array2<f32> {
     }
 }
 
-/// Turns one row of logits into probabilities.
-fn softmax(logits: &mut [f32]) {
-    let log_sum_exp = loss::log_sum_exp(logits);
-    for logit in logits {
-        *logit = (f64::from(*logit) - log_sum_exp).exp() as f32;
+/// Turns one row of logits into probabilities, having divided them by `temperature`.
+fn softmax(logits: &mut [f32], temperature: f64) {
+    let divided: Vec<f64> = logits.iter().map(|&logit| f64::from(logit) / temperature).collect();
+    let log_sum_exp = loss::log_sum_exp(&divided);
+    for (probability, logit) in logits.iter_mut().zip(divided) {
+        *probability = (logit - log_sum_exp).exp() as f32;
     }
 }
 

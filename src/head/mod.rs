@@ -20,8 +20,11 @@
 
 mod file;
 mod kernel;
+mod lbfgs;
 mod linear;
 mod loss;
+mod objective;
+mod preconditioner;
 mod random;
 mod recipe;
 mod schedule;
@@ -31,6 +34,7 @@ mod training;
 pub use file::{HeadFile, HeadMeta};
 pub use linear::{LinearHead, RankedClass};
 pub use loss::{Score, cross_entropy};
+pub(crate) use loss::{argmax, check_labels, log_sum_exp};
 pub use recipe::{
     ClassWeights, Descent, EarlyStopping, Lbfgs, Recipe, Sampling, Solver, Update, ValidRecipe, train_all,
 };

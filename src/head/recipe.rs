@@ -9,6 +9,7 @@ use ndarray::{ArrayBase, Data, Ix2};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
+use super::lbfgs;
 use super::linear::LinearHead;
 use super::schedule::Schedule;
 use super::sgd;
@@ -394,7 +395,8 @@ impl ValidRecipe {
     ) -> Result<Training> {
         match &self.0.solver {
             Solver::Descent(descent) => sgd::fit(descent, &self.0, task, observer, on_epoch),
-            Solver::Lbfgs(_) | Solver::Linfa(_) => Err(Error::Usage("this solver is not built yet".to_owned())),
+            Solver::Lbfgs(options) => lbfgs::fit(options, &self.0, task, observer, on_epoch),
+            Solver::Linfa(_) => Err(Error::Usage("this solver is not built yet".to_owned())),
         }
     }
 }

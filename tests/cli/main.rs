@@ -13,6 +13,7 @@ mod cache_verify;
 mod common;
 mod demo;
 mod doctor;
+mod evaluate;
 mod extract;
 mod extract_crash;
 mod extract_data;

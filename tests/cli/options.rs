@@ -138,6 +138,30 @@ const TRAIN_OPTIONS: &[(&str, &[&str])] = &[
     ("--verbose", &["-vv"]),
 ];
 
+/// All options of `evaluate`, which reads the cache, and notes there that a test split was looked at.
+const EVALUATE_OPTIONS: &[(&str, &[&str])] = &[
+    ("--head", &[]),
+    ("--split", &["--split", "all"]),
+    ("--val-fraction", &["--val-fraction", "0.5"]),
+    ("--group-by", &["--group-by", "/00[0-9]"]),
+    ("--skip-unknown", &["--skip-unknown"]),
+    ("--output", &["-o", "report.json"]),
+    ("--csv", &["--csv", "report"]),
+    ("--path-column", &["--path-column", "where"]),
+    ("--label-column", &["--label-column", "what"]),
+    ("--split-column", &["--split-column", "part"]),
+    ("--image-root", &["--image-root", "."]),
+    ("--name", &["--name", "pictures"]),
+    ("--cache", &[]),
+    ("--device", &["--device", "cpu"]),
+    ("--threads", &["--threads", "5"]),
+    ("--json", &["--json"]),
+    ("--offline", &["--offline"]),
+    ("--ort-lib", &["--ort-lib", LIBRARY]),
+    ("--quiet", &["-q"]),
+    ("--verbose", &["-vv"]),
+];
+
 /// Stands for the id of the space.
 const SPACE: &str = "SPACE";
 
@@ -336,10 +360,11 @@ fn is_part(rows: &StoredRows, of: &StoredRows) -> bool {
 }
 
 #[test]
-fn no_option_of_train_head_or_predict_touches_a_feature() {
+fn no_option_of_train_head_predict_or_evaluate_touches_a_feature() {
     let scene = scene();
     assert_all_listed(&scene, "train-head", TRAIN_OPTIONS.iter().map(|(option, _)| *option));
     assert_all_listed(&scene, "predict", PREDICT_OPTIONS.iter().map(|(option, _)| *option));
+    assert_all_listed(&scene, "evaluate", EVALUATE_OPTIONS.iter().map(|(option, _)| *option));
     let library = library(&scene);
     let report = scene.extract([]);
     let space = report["space"].as_str().unwrap();
@@ -350,9 +375,13 @@ fn no_option_of_train_head_or_predict_touches_a_feature() {
     };
     scene.run(["train-head", "pictures"]).code(0);
     let before = stored_files(&scene.path("cache"));
-    let verbs: [(&[&str], _); 2] = [
+    let verbs: [(&[&str], _); 3] = [
         (&["train-head", "pictures"], TRAIN_OPTIONS),
         (&["predict", "--head", "head.safetensors", "pictures"], PREDICT_OPTIONS),
+        (
+            &["evaluate", "--head", "head.safetensors", "pictures"],
+            EVALUATE_OPTIONS,
+        ),
     ];
     // A picture that has no row in the cache goes through the backbone and is not kept.
     scene.write("new.png", &png(&picture(2, 99)));

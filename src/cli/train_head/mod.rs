@@ -299,6 +299,7 @@ fn head_file(
                 "val_loss": best.val_loss,
                 "val_accuracy": best.val_accuracy,
             }),
+            temperature: 1.0,
             lastlayer_version: env!("CARGO_PKG_VERSION").to_owned(),
         },
     })

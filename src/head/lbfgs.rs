@@ -1,0 +1,420 @@
+//! The solver `lbfgs`: the optimum of the regularised loss by argmin's L-BFGS with the line search of Moré and Thuente.
+//!
+//! What is minimised is [`super::objective`]'s business, in which variables [`super::preconditioner`]'s. Here it is driven:
+//! first with f32 products, as far as these go, then with f64 ones; until the true gradient, in the original coordinates, is
+//! small enough. argmin's own stopping tests are not used: a line search that fails, or a loss that no longer falls, is no
+//! success.
+//!
+//! The way is a function of the objective and the start alone. A sweep therefore gives for each C what a single training
+//! gives only because both start from nothing; [`path`] starts from its neighbour and agrees to the tolerance.
+
+use std::cell::{Cell, RefCell};
+
+use argmin::core::{ArgminError, CostFunction, Gradient, IterState, Problem, Solver, State};
+use argmin::solver::linesearch::MoreThuenteLineSearch;
+use argmin::solver::quasinewton::LBFGS;
+use ndarray::{Array1, Array2};
+
+use super::objective::{Objective, Parameters, Products};
+use super::preconditioner::Preconditioner;
+use super::recipe::{ClassWeights, Lbfgs, Recipe};
+use super::training::{Convergence, EpochRecord, Progress, Training, TrainingTask};
+use crate::{Error, Observer, Result};
+
+/// Steps that L-BFGS remembers.
+const MEMORY: usize = 10;
+/// Points that a line search may look at; a healthy one needs one or two.
+const LINE_SEARCH: usize = 40;
+/// The part of the first gradient down to which f32 products lead.
+const SINGLE_LIMIT: f64 = 1e-3;
+
+/// Where a minimisation ended.
+#[derive(Debug, Clone)]
+pub(super) struct Solution {
+    pub(super) parameters: Parameters,
+    /// The objective per unit of weight.
+    pub(super) value: f64,
+    /// The largest component of its gradient.
+    pub(super) gradient_norm: f64,
+    pub(super) iterations: usize,
+    /// Passes over the data.
+    pub(super) evaluations: usize,
+    pub(super) converged: bool,
+    pub(super) note: Option<String>,
+}
+
+/// Trains the head that minimises `C · Σ sᵢ·ceᵢ + ½·|W|²`; the history has one record, of learning rate 0.
+///
+/// # Errors
+/// [`Error::Diverged`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it,
+/// [`Error::Examples`] if the class weights do not fit the task.
+pub(super) fn fit(
+    options: &Lbfgs,
+    recipe: &Recipe,
+    task: &TrainingTask<'_>,
+    observer: &dyn Observer,
+    on_epoch: &mut dyn FnMut(&EpochRecord),
+) -> Result<Training> {
+    let weights = row_weights(&recipe.class_weights, task)?;
+    let objective = Objective::new(task, &weights, recipe.label_smoothing, options.c)?;
+    let start = start(task, &objective);
+    let solution = minimise(&objective, &start, options, observer)?;
+    finish(options, task, &objective, solution, on_epoch)
+}
+
+/// The classifier that the task starts from; without one, all weights are 0.
+pub(super) fn start(task: &TrainingTask<'_>, objective: &Objective<'_>) -> Parameters {
+    let classes = objective.classes().len();
+    task.initial_head().map_or_else(
+        || Parameters {
+            weight: Array2::zeros((classes, objective.dim())),
+            offset: Array1::zeros(classes),
+        },
+        |head| objective.parameters_of(head),
+    )
+}
+
+/// How much each training row counts: its own weight times its class's.
+///
+/// # Errors
+/// [`Error::Examples`] if there is not one class weight a class.
+pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>) -> Result<Vec<f64>> {
+    let labels = task.train().labels();
+    let classes = task.classes();
+    let of_class: Vec<f64> = match class_weights {
+        ClassWeights::Equal => vec![1.0; classes],
+        ClassWeights::Balanced => {
+            let mut counts = vec![0_usize; classes];
+            labels.iter().for_each(|&label| counts[label] += 1);
+            // A class without rows has a weight that nothing is multiplied by.
+            let weight = |&count: &usize| labels.len() as f64 / (classes as f64 * count.max(1) as f64);
+            counts.iter().map(weight).collect()
+        }
+        ClassWeights::Given(weights) if weights.len() == classes => weights.clone(),
+        ClassWeights::Given(weights) => {
+            return Err(Error::Examples(format!(
+                "{} class weights for {classes} classes: give one a class",
+                weights.len()
+            )));
+        }
+    };
+    let weights = labels.iter().map(|&label| of_class[label]);
+    Ok(match task.sample_weights() {
+        Some(sample) => weights.zip(sample).map(|(class, sample)| class * sample).collect(),
+        None => weights.collect(),
+    })
+}
+
+impl Lbfgs {
+    /// Trains a head for each of `c`, each from the solution of the one before: fastest from strong to weak penalties.
+    ///
+    /// A head is the one that a single training of that C gives to the tolerance, not to the bit, since it comes from
+    /// elsewhere. This one's own `c` is not read.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a C is not a finite number above 0; otherwise those of a single training.
+    pub fn path(&self, c: &[f64], recipe: &Recipe, task: &TrainingTask<'_>, observer: &dyn Observer) -> Result<Vec<Training>> {
+        let weights = row_weights(&recipe.class_weights, task)?;
+        let mut objective = Objective::new(task, &weights, recipe.label_smoothing, self.c)?;
+        let mut at = start(task, &objective);
+        let mut trainings = Vec::with_capacity(c.len());
+        for &c in c {
+            let options = Self { c, ..*self };
+            Recipe::from(options).check()?;
+            objective.set_c(c);
+            let solution = minimise(&objective, &at, &options, observer)?;
+            at = solution.parameters.clone();
+            trainings.push(finish(&options, task, &objective, solution, &mut |_| ())?);
+        }
+        Ok(trainings)
+    }
+}
+
+/// The training that a solution makes: its head in f32, scored, and how it was reached.
+pub(super) fn finish(
+    options: &Lbfgs,
+    task: &TrainingTask<'_>,
+    objective: &Objective<'_>,
+    solution: Solution,
+    on_epoch: &mut dyn FnMut(&EpochRecord),
+) -> Result<Training> {
+    let head = objective.head_of(&solution.parameters, task.classes())?;
+    if !head.is_finite() {
+        return Err(Error::Diverged {
+            epoch: 0,
+            learning_rate: 0.0,
+        });
+    }
+    let train = head.score(task.train().features(), task.train().labels())?;
+    let validation = match task.validation() {
+        Some(validation) => Some(head.score(validation.features(), validation.labels())?),
+        None => None,
+    };
+    let mut progress = Progress::default();
+    let record = EpochRecord {
+        epoch: 0,
+        learning_rate: 0.0,
+        train_loss: train.loss(),
+        train_accuracy: train.accuracy(),
+        val_loss: validation.map(|score| score.loss()),
+        val_accuracy: validation.map(|score| score.accuracy()),
+    };
+    on_epoch(progress.record(record, &head));
+    let mut training = progress.finish(head);
+    training.convergence = Some(Convergence {
+        iterations: solution.iterations,
+        gradient_norm: solution.gradient_norm,
+        objective: solution.value * objective.total() * options.c,
+        converged: solution.converged,
+        note: solution.note,
+    });
+    Ok(training)
+}
+
+/// Goes from `start` to where no component of the objective's gradient is larger than the tolerance.
+///
+/// # Errors
+/// [`Error::Diverged`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it.
+pub(super) fn minimise(
+    objective: &Objective<'_>,
+    start: &Parameters,
+    options: &Lbfgs,
+    observer: &dyn Observer,
+) -> Result<Solution> {
+    let surface = Surface::new(objective);
+    let mut descent = Descent::new(&surface, surface.preconditioner.variables(start))?;
+    let note = loop {
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        if descent.norm <= descent.limit(options.gradient_tolerance) {
+            if surface.products.get() == Products::Double {
+                break None;
+            }
+            descent.refine()?;
+        } else if descent.iterations == options.max_iterations {
+            break Some(format!(
+                "stopped after {} iterations with a gradient of {:.1e}; the tolerance is {:.1e}",
+                descent.iterations, descent.norm, options.gradient_tolerance
+            ));
+        } else if !descent.step() && !descent.recover()? {
+            break Some(format!(
+                "no lower point is found where the gradient is {:.1e}; the tolerance of {:.1e} is finer than f64 on these \
+                 features",
+                descent.norm, options.gradient_tolerance
+            ));
+        }
+    };
+    if surface.products.get() == Products::Single {
+        descent.refine()?;
+    }
+    Ok(Solution {
+        parameters: surface.preconditioner.parameters(&descent.point, objective.classes().len()),
+        value: descent.value,
+        gradient_norm: descent.norm,
+        iterations: descent.iterations,
+        evaluations: surface.evaluations.get(),
+        converged: descent.norm <= options.gradient_tolerance,
+        note,
+    })
+}
+
+type Vector = Array1<f64>;
+type Memory = LBFGS<MoreThuenteLineSearch<Vector, Vector, f64>, Vector, Vector, f64>;
+type Point = IterState<Vector, Vector, (), (), (), f64>;
+
+/// An objective as argmin sees it: a function of preconditioned variables.
+///
+/// argmin asks for value and gradient one after the other, and for the accepted point again: the last point is remembered.
+struct Surface<'o, 'a> {
+    objective: &'o Objective<'a>,
+    preconditioner: Preconditioner,
+    products: Cell<Products>,
+    last: RefCell<Option<Seen>>,
+    evaluations: Cell<usize>,
+    /// Evaluations that the running line search may still ask for: argmin's has no limit of its own.
+    allowance: Cell<usize>,
+}
+
+struct Seen {
+    at: Vector,
+    value: f64,
+    gradient: Vector,
+    /// The largest component of the gradient in the original coordinates.
+    norm: f64,
+}
+
+impl<'o, 'a> Surface<'o, 'a> {
+    fn new(objective: &'o Objective<'a>) -> Self {
+        Self {
+            objective,
+            preconditioner: Preconditioner::of(objective),
+            products: Cell::new(Products::Single),
+            last: RefCell::new(None),
+            evaluations: Cell::new(0),
+            allowance: Cell::new(LINE_SEARCH),
+        }
+    }
+
+    /// Forgets the last point and takes other products from now on.
+    fn take(&self, products: Products) {
+        self.products.set(products);
+        self.last.replace(None);
+    }
+
+    /// What is known of a point, looked at if need be.
+    fn see<T>(&self, at: &Vector, of: impl FnOnce(&Seen) -> T) -> std::result::Result<T, argmin::core::Error> {
+        let mut last = self.last.borrow_mut();
+        if let Some(seen) = last.as_ref().filter(|seen| seen.at == *at) {
+            return Ok(of(seen));
+        }
+        let fails = |text: &str| ArgminError::ConditionViolated { text: text.to_owned() }.into();
+        let Some(allowance) = self.allowance.get().checked_sub(1) else {
+            return Err(fails("the line search does not end"));
+        };
+        self.allowance.set(allowance);
+        self.evaluations.set(self.evaluations.get() + 1);
+        let parameters = self.preconditioner.parameters(at, self.objective.classes().len());
+        let evaluation = self.objective.evaluate(&parameters, self.products.get());
+        let seen = Seen {
+            at: at.clone(),
+            value: evaluation.value,
+            gradient: self.preconditioner.gradient(&evaluation.gradient),
+            norm: self.objective.gradient_norm(&evaluation.gradient),
+        };
+        if !(seen.value.is_finite() && seen.norm.is_finite()) {
+            return Err(fails("the objective is not finite"));
+        }
+        Ok(of(last.insert(seen)))
+    }
+}
+
+impl CostFunction for &Surface<'_, '_> {
+    type Param = Vector;
+    type Output = f64;
+
+    fn cost(&self, at: &Vector) -> std::result::Result<f64, argmin::core::Error> {
+        self.see(at, |seen| seen.value)
+    }
+}
+
+impl Gradient for &Surface<'_, '_> {
+    type Param = Vector;
+    type Gradient = Vector;
+
+    fn gradient(&self, at: &Vector) -> std::result::Result<Vector, argmin::core::Error> {
+        self.see(at, |seen| seen.gradient.clone())
+    }
+}
+
+/// A running minimisation: the best point, and what argmin knows of the way there.
+struct Descent<'s, 'o, 'a> {
+    surface: &'s Surface<'o, 'a>,
+    point: Vector,
+    value: f64,
+    norm: f64,
+    /// The gradient's norm at the start.
+    first_norm: f64,
+    iterations: usize,
+    /// The iteration at which the memory was last emptied.
+    restarted: usize,
+    memory: Memory,
+    state: Point,
+}
+
+impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
+    fn new(surface: &'s Surface<'o, 'a>, point: Vector) -> Result<Self> {
+        let mut descent = Self {
+            surface,
+            point,
+            value: 0.0,
+            norm: 0.0,
+            first_norm: 0.0,
+            iterations: 0,
+            restarted: 0,
+            memory: memory(),
+            state: Point::new(),
+        };
+        descent.look()?;
+        descent.first_norm = descent.norm;
+        Ok(descent)
+    }
+
+    /// The gradient's norm up to which the products in use lead.
+    fn limit(&self, tolerance: f64) -> f64 {
+        match self.surface.products.get() {
+            Products::Single => tolerance.max(SINGLE_LIMIT * self.first_norm),
+            Products::Double => tolerance,
+        }
+    }
+
+    /// Takes value and gradient at the point from the surface.
+    fn look(&mut self) -> Result<()> {
+        self.surface.allowance.set(LINE_SEARCH);
+        let (value, norm, gradient) = self
+            .surface
+            .see(&self.point, |seen| (seen.value, seen.norm, seen.gradient.clone()))
+            .map_err(|_| Error::Diverged {
+                epoch: 0,
+                learning_rate: 0.0,
+            })?;
+        (self.value, self.norm) = (value, norm);
+        self.state.param = Some(self.point.clone());
+        self.state.cost = value;
+        self.state.grad = Some(gradient);
+        Ok(())
+    }
+
+    /// Goes on with f64 products from here; what was learned of the curvature stays.
+    fn refine(&mut self) -> Result<()> {
+        self.surface.take(Products::Double);
+        self.look()
+    }
+
+    /// One iteration; `false` if it brought nothing.
+    fn step(&mut self) -> bool {
+        self.surface.allowance.set(LINE_SEARCH);
+        let state = std::mem::take(&mut self.state);
+        let Ok((mut state, _)) = self.memory.next_iter(&mut Problem::new(self.surface), state) else {
+            return false;
+        };
+        let Some(point) = state.param.as_ref().filter(|_| !state.terminated()) else {
+            return false;
+        };
+        let Ok(norm) = self.surface.see(point, |seen| seen.norm) else {
+            return false;
+        };
+        if !(state.cost < self.value || norm < self.norm && state.cost <= self.value) {
+            return false;
+        }
+        (self.value, self.norm) = (state.cost, norm);
+        self.point.assign(point);
+        self.iterations += 1;
+        // argmin's executor would do that: the number tells L-BFGS when its memory is full.
+        state.increment_iter();
+        self.state = state;
+        true
+    }
+
+    /// Starts anew from the best point after a step that brought nothing; `false` where that was just tried.
+    fn recover(&mut self) -> Result<bool> {
+        if self.surface.products.get() == Products::Single {
+            self.surface.take(Products::Double);
+        } else if self.restarted == self.iterations && self.iterations > 0 {
+            return Ok(false);
+        }
+        self.restarted = self.iterations;
+        self.memory = memory();
+        self.state = Point::new();
+        self.look()?;
+        Ok(true)
+    }
+}
+
+fn memory() -> Memory {
+    LBFGS::new(MoreThuenteLineSearch::new(), MEMORY)
+}
+
+#[cfg(test)]
+#[path = "lbfgs_tests.rs"]
+mod tests;
