@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn views_are_told_as_runs_by_seed() {
-        let ids = |seed: u32, numbers: &[u32]| -> Vec<u32> { numbers.iter().map(|number| seed << 11 | number).collect() };
+        let ids =
+            |seed: u32, numbers: &[u32]| -> Vec<u32> { numbers.iter().map(|number| seed << 11 | number).collect() };
         assert_eq!(in_words(&[1, 2, 3]), "random views 1–3 of seed 0");
         let told = in_words(&[ids(9, &[4]), ids(0, &[5, 1, 2, 7, 6]), vec![0]].concat());
         assert_eq!(told, "random views 1–2, 5–7 of seed 0; random views 4 of seed 9");

@@ -94,7 +94,9 @@ pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>)
             let present = sums.iter().filter(|&&sum| sum > 0.0).count() as f64;
             let all: f64 = sums.iter().sum();
             // A class without rows has a weight that nothing is multiplied by.
-            sums.iter().map(|sum| if *sum > 0.0 { all / (present * sum) } else { 0.0 }).collect()
+            sums.iter()
+                .map(|sum| if *sum > 0.0 { all / (present * sum) } else { 0.0 })
+                .collect()
         }
         ClassWeights::Given(weights) if weights.len() == classes => weights.clone(),
         ClassWeights::Given(weights) => {
@@ -116,7 +118,13 @@ impl Lbfgs {
     ///
     /// # Errors
     /// [`Error::Usage`] if a C is not a finite number above 0; otherwise those of a single training.
-    pub fn path(&self, c: &[f64], recipe: &Recipe, task: &TrainingTask<'_>, observer: &dyn Observer) -> Result<Vec<Training>> {
+    pub fn path(
+        &self,
+        c: &[f64],
+        recipe: &Recipe,
+        task: &TrainingTask<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Training>> {
         let weights = row_weights(&recipe.class_weights, task)?;
         let mut objective = Objective::new(task, &weights, recipe.label_smoothing, self.c)?;
         let mut at = start(task, &objective);
@@ -270,7 +278,9 @@ impl<'o, 'a> Surface<'o, 'a> {
     }
 
     fn parameters(&self, at: &Vector) -> Parameters {
-        self.preconditioner.borrow().parameters(at, self.objective.classes().len())
+        self.preconditioner
+            .borrow()
+            .parameters(at, self.objective.classes().len())
     }
 
     /// What `of` takes of a point, which is looked at if need be.

@@ -319,7 +319,10 @@ impl<'a> Objective<'a> {
     /// The diagonal of [`curvature`](Self::curvature), `[dim + 1]`.
     pub(super) fn curvatures(&self, at: &Parameters, most: usize) -> Array1<f64> {
         let parts = self.curved(at, most, |x| {
-            x.columns().into_iter().map(|column| column.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>()).collect::<Array1<f64>>()
+            x.columns()
+                .into_iter()
+                .map(|column| column.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>())
+                .collect::<Array1<f64>>()
         });
         let mut curvatures = Array1::zeros(self.dim() + 1);
         for part in &parts {
@@ -333,14 +336,20 @@ impl<'a> Objective<'a> {
     fn penalise(&self, mut diagonal: ArrayViewMut1<'_, f64>) {
         let largest = diagonal.iter().copied().fold(self.penalty, f64::max);
         diagonal += largest * 1e-8;
-        diagonal.slice_mut(s![..self.dim()]).mapv_inplace(|value| value + self.penalty);
+        diagonal
+            .slice_mut(s![..self.dim()])
+            .mapv_inplace(|value| value + self.penalty);
     }
 
     /// What `of` makes of some rows at a time, each `[x 1] · √(sᵢ · mean(p·(1 - p)))`, `p` being its probabilities at `at`.
     fn curved<T: Send>(&self, at: &Parameters, most: usize, of: impl Fn(ArrayView2<'_, f32>) -> T + Sync) -> Vec<T> {
         let taken: Vec<usize> = (0..self.rows()).step_by(self.rows().div_ceil(most)).collect();
         // Above 0 even where only rows without weight were taken.
-        let total = taken.iter().map(|&row| self.share(row)).sum::<f64>().max(f64::MIN_POSITIVE);
+        let total = taken
+            .iter()
+            .map(|&row| self.share(row))
+            .sum::<f64>()
+            .max(f64::MIN_POSITIVE);
         let weight = at.weight.mapv(|weight| weight as f32);
         let (dim, classes) = (self.dim(), self.classes.len());
         taken
@@ -356,7 +365,7 @@ impl<'a> Objective<'a> {
                     for ((value, &logit), offset) in probabilities.iter_mut().zip(logits).zip(&at.offset) {
                         *value = f64::from(logit) + offset;
                     }
-                    loss::softmax(&mut probabilities);
+                    softmax_row(&mut probabilities);
                     let spread: f64 = probabilities.iter().map(|p| p * (1.0 - p)).sum();
                     let scale = (spread / classes as f64 * self.share(row) / total).sqrt() as f32;
                     x[dim] = 1.0;
