@@ -113,7 +113,13 @@ impl Lbfgs {
     ///
     /// # Errors
     /// [`Error::Usage`] if a C is not a finite number above 0; otherwise those of a single training.
-    pub fn path(&self, c: &[f64], recipe: &Recipe, task: &TrainingTask<'_>, observer: &dyn Observer) -> Result<Vec<Training>> {
+    pub fn path(
+        &self,
+        c: &[f64],
+        recipe: &Recipe,
+        task: &TrainingTask<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Training>> {
         let weights = row_weights(&recipe.class_weights, task)?;
         let mut objective = Objective::new(task, &weights, recipe.label_smoothing, self.c)?;
         let mut at = start(task, &objective);
@@ -209,7 +215,9 @@ pub(super) fn minimise(
         descent.refine()?;
     }
     Ok(Solution {
-        parameters: surface.preconditioner.parameters(&descent.point, objective.classes().len()),
+        parameters: surface
+            .preconditioner
+            .parameters(&descent.point, objective.classes().len()),
         value: descent.value,
         gradient_norm: descent.norm,
         iterations: descent.iterations,

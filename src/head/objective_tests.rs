@@ -21,7 +21,9 @@ fn weights(rows: usize) -> Vec<f64> {
 
 fn parameters(classes: usize, dim: usize) -> Parameters {
     Parameters {
-        weight: Array2::from_shape_fn((classes, dim), |(class, column)| ((class * 13 + column * 7) as f64).sin()),
+        weight: Array2::from_shape_fn((classes, dim), |(class, column)| {
+            ((class * 13 + column * 7) as f64).sin()
+        }),
         offset: Array1::from_shape_fn(classes, |class| (class as f64).cos()),
     }
 }
@@ -136,8 +138,16 @@ fn single_products_are_near_to_double_ones() {
     let at = parameters(classes, dim);
     let [single, double] = [Products::Single, Products::Double].map(|products| objective.evaluate(&at, products));
     assert!((single.value - double.value).abs() < 1e-7 * double.value);
-    assert!((&single.gradient.weight - &double.gradient.weight).iter().all(|error| error.abs() < 1e-7));
-    assert!((&single.gradient.offset - &double.gradient.offset).iter().all(|error| error.abs() < 1e-7));
+    assert!(
+        (&single.gradient.weight - &double.gradient.weight)
+            .iter()
+            .all(|error| error.abs() < 1e-7)
+    );
+    assert!(
+        (&single.gradient.offset - &double.gradient.offset)
+            .iter()
+            .all(|error| error.abs() < 1e-7)
+    );
 }
 
 #[test]
@@ -155,7 +165,12 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
                 let evaluation = objective.evaluate(&at, products);
                 (evaluation.value, evaluation.gradient)
             };
-            (of(Products::Single), of(Products::Double), objective.covariance(4000), objective.variances())
+            (
+                of(Products::Single),
+                of(Products::Double),
+                objective.covariance(4000),
+                objective.variances(),
+            )
         })
     });
     assert_eq!(results[0], results[1]);
@@ -174,7 +189,9 @@ fn views_stand_in_for_the_rows_and_each_counts_as_a_part() {
     let value = |task: &TrainingTask<'_>| {
         let objective = Objective::new(task, &weights(40), 0.0, 0.5).unwrap();
         let head = LinearHead::uniform(3, 5, 1).unwrap();
-        objective.evaluate(&objective.parameters_of(&head), Products::Double).value
+        objective
+            .evaluate(&objective.parameters_of(&head), Products::Double)
+            .value
     };
     assert!((value(&viewed) - (value(&task) + value(&alone)) / 2.0).abs() < 1e-12);
 }
@@ -183,7 +200,15 @@ fn views_stand_in_for_the_rows_and_each_counts_as_a_part() {
 fn weights_that_make_no_sense_are_refused() {
     let (features, labels) = made(4, 3, 2);
     let task = TrainingTask::new(2, Examples::new(features.view(), &labels).unwrap()).unwrap();
-    for weights in [[0.0; 4], [1.0, -1.0, 1.0, 1.0], [f64::NAN, 1.0, 1.0, 1.0], [f64::INFINITY; 4]] {
-        assert!(matches!(Objective::new(&task, &weights, 0.0, 1.0), Err(Error::Examples(_))));
+    for weights in [
+        [0.0; 4],
+        [1.0, -1.0, 1.0, 1.0],
+        [f64::NAN, 1.0, 1.0, 1.0],
+        [f64::INFINITY; 4],
+    ] {
+        assert!(matches!(
+            Objective::new(&task, &weights, 0.0, 1.0),
+            Err(Error::Examples(_))
+        ));
     }
 }

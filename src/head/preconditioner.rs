@@ -48,7 +48,10 @@ impl Preconditioner {
             .then(|| {
                 let mut matrix = objective.covariance(most);
                 matrix *= curvature;
-                matrix.diag_mut().iter_mut().for_each(|value| *value += objective.penalty());
+                matrix
+                    .diag_mut()
+                    .iter_mut()
+                    .for_each(|value| *value += objective.penalty());
                 inverse_factor(&matrix.view()).map(Transformation::Full)
             })
             .flatten();
@@ -104,13 +107,13 @@ impl Preconditioner {
     }
 
     fn join(weight: Array2<f64>, offset: &Array1<f64>, scale: f64) -> Array1<f64> {
-        weight.into_iter().chain(offset.iter().map(|offset| offset * scale)).collect()
+        weight
+            .into_iter()
+            .chain(offset.iter().map(|offset| offset * scale))
+            .collect()
     }
 
-    fn split<'v>(
-        variables: &'v Array1<f64>,
-        classes: usize,
-    ) -> (ArrayView2<'v, f64>, ArrayView1<'v, f64>) {
+    fn split<'v>(variables: &'v Array1<f64>, classes: usize) -> (ArrayView2<'v, f64>, ArrayView1<'v, f64>) {
         let dim = variables.len() / classes - 1;
         let (weight, offset) = variables.view().split_at(Axis(0), classes * dim);
         let weight = weight

@@ -147,6 +147,7 @@ fn runs_are_sorted_filtered_and_limited_by_any_key() {
         [C, A, B]
     );
     assert_eq!(listed(&scene, &["--filter", "solver=lbfgs"]), [""; 0]);
+    assert_eq!(listed(&scene, &["--filter", "dataset=cats4", "--limit", "1"]), [C]);
     assert_eq!(
         listed(&scene, &["--filter", "solver!=lbfgs", "--filter", "name=fast"]),
         [B]
@@ -202,7 +203,7 @@ fn csv_has_all_digits() {
         .stdout;
     assert_eq!(
         text,
-        "id,created,dataset.named,solver,learning_rate,val_accuracy,best_epoch,val_accuracy_low,val_accuracy_high,val_loss,state\n\
+        "id,created,dataset,solver,learning_rate,val_accuracy,best_epoch,val_accuracy_low,val_accuracy_high,val_loss,state\n\
          20261123-090000-slow,2026-11-23T09:00:00Z,cats4,sgd,0.0001,0.8,7,0.75,0.8400000000000001,0.25,complete\n"
     );
 }
