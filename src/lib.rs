@@ -22,10 +22,13 @@ mod picture;
 mod pipeline;
 mod predict;
 mod quiet;
+mod random;
 mod runs;
 mod space;
 mod supply;
+mod sweep;
 mod upkeep;
+mod views;
 
 pub use backbone::{
     Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
@@ -73,3 +76,4 @@ pub use upkeep::{
     CacheStatus, CollectedSpace, DatasetStatus, DeepOptions, DeepReport, GarbageOptions, GarbageReport, Recomputed,
     RemovedSpace, Verification, collect_garbage, deep_verify, status, verify,
 };
+pub use views::{RandomView, RandomViews, View};

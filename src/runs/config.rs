@@ -11,6 +11,7 @@ use crate::disk::lossy;
 use crate::error::{Error, Result};
 use crate::features::{FeatureRequest, LabelledFeatures, SpaceChoice};
 use crate::head::Recipe;
+use crate::views::RandomViews;
 
 /// The resolved configuration of one run: all that the head depends on beside the data.
 ///
@@ -107,8 +108,8 @@ impl RunConfig {
             features: RunFeatures {
                 space: features.space.id().to_string(),
                 backbone: features.origin.as_ref().map(|origin| origin.name.clone()),
-                views: 0,
-                views_seed: 0,
+                views: request.views.count(),
+                views_seed: request.views.seed(),
                 val_fraction: request.val_fraction,
                 group_by: request.group_by.as_ref().map(|pattern| pattern.as_str().to_owned()),
                 path_column: input.columns.path.clone(),
@@ -150,6 +151,7 @@ impl RunConfig {
             },
             val_fraction: features.val_fraction,
             group_by: features.group_by.as_ref().map(pattern).transpose()?,
+            views: RandomViews::new(features.views, u64::from(features.views_seed))?,
         })
     }
 

@@ -18,6 +18,7 @@ mod extract;
 mod extract_crash;
 mod extract_data;
 mod failures;
+mod folds;
 mod inputs;
 #[cfg(unix)]
 mod kill;
@@ -28,5 +29,7 @@ mod problems;
 mod read_segment;
 mod reference;
 mod runs;
+mod sweep;
 mod together;
 mod train_head;
+mod views;
