@@ -76,7 +76,7 @@ fn every_number_of_a_report_is_scikit_learns() {
                 key => assert_close(&told, &report[key], expected),
             }
         }
-        let bins = report["bins"].as_array().unwrap();
+        let bins = report["calibration_bins"].as_array().unwrap();
         let count = bins.iter().map(|bin| bin["images"].as_u64().unwrap()).sum::<u64>();
         assert_eq!(count, labels.len() as u64, "{name}: each row is in one bin");
     }

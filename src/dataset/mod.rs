@@ -18,7 +18,7 @@ pub(crate) mod table;
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::disk::lossy_list;
 
@@ -72,6 +72,20 @@ pub struct Sample {
     pub split: Option<Split>,
     /// Where its bytes are.
     pub storage: Storage,
+}
+
+impl Sample {
+    /// Whether a head may be trained on it: it is labelled, and in the training split or, where the contents decide that,
+    /// could come to be.
+    #[must_use]
+    pub fn may_train(&self) -> bool {
+        may_train(self.class, self.split)
+    }
+}
+
+/// [`Sample::may_train`] of a picture with this class and split.
+pub(crate) fn may_train(class: Option<u32>, split: Option<Split>) -> bool {
+    class.is_some() && matches!(split, Some(Split::Train) | None)
 }
 
 /// Where the bytes of a [`Sample`] are.
@@ -145,7 +159,7 @@ impl Dataset {
 }
 
 /// What part of a data set a picture belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// The head is trained on these.

@@ -26,7 +26,7 @@ pub struct ProbabilityScores {
     /// Weinberger, 2017, "On calibration of modern neural networks", equation 3).
     pub ece: f64,
     /// The bins that have rows.
-    pub bins: Vec<CalibrationBin>,
+    pub calibration_bins: Vec<CalibrationBin>,
 }
 
 /// The rows whose largest probability lies in one interval.
@@ -83,7 +83,7 @@ impl ProbabilityScores {
             loss: loss / count,
             brier: halved * brier / count,
             ece: bins.iter().map(gap).sum::<f64>() / count,
-            bins: bins
+            calibration_bins: bins
                 .iter()
                 .enumerate()
                 .filter(|(_, bin)| bin.images > 0)
@@ -130,8 +130,8 @@ mod tests {
         assert!((scores.loss - (4_f64 / 3.0).ln() / 2.0 - 4_f64.ln() / 2.0).abs() < 1e-15);
         assert!((scores.brier - (1.0 / 16.0 + 9.0 / 16.0) / 2.0).abs() < 1e-15);
         assert!((scores.ece - 0.25).abs() < 1e-15);
-        let [bin] = &scores.bins[..] else {
-            panic!("{:?}", scores.bins)
+        let [bin] = &scores.calibration_bins[..] else {
+            panic!("{:?}", scores.calibration_bins)
         };
         assert_eq!((bin.images, bin.accuracy), (2, 0.5));
         assert!(bin.lower < 0.75 && 0.75 <= bin.upper);
