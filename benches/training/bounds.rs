@@ -49,7 +49,11 @@ pub(crate) fn arithmetic(threads: usize) -> f64 {
 pub(crate) fn instructions() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
-        match (is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("avx2"), fused()) {
+        match (
+            is_x86_feature_detected!("avx512f"),
+            is_x86_feature_detected!("avx2"),
+            fused(),
+        ) {
             (true, _, true) => "AVX-512, fused multiply-add",
             (false, true, true) => "AVX2, fused multiply-add",
             (false, true, false) => "AVX2, multiplication and addition",

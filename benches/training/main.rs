@@ -107,7 +107,9 @@ fn run(arguments: &[String]) -> Result<bool> {
             Err(problem) => println!("PyTorch and scikit-learn can't be had ({problem}): ours is measured alone"),
         }
     }
-    rayon::ThreadPoolBuilder::new().num_threads(task.threads).build_global()?;
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(task.threads)
+        .build_global()?;
     println!("{} threads\n\n| | seen | wanted |\n|---|---|---|", task.threads);
     let mut all = true;
     for (name, measure) in PARTS {
@@ -134,7 +136,12 @@ fn run(arguments: &[String]) -> Result<bool> {
 fn seconds(values: &[f64]) -> String {
     let (low, middle, high) = spread(values);
     let (factor, unit) = if middle < 1.0 { (1e3, "ms") } else { (1.0, "s") };
-    format!("{:.3} {unit} ({:.3} – {:.3})", middle * factor, low * factor, high * factor)
+    format!(
+        "{:.3} {unit} ({:.3} – {:.3})",
+        middle * factor,
+        low * factor,
+        high * factor
+    )
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -22,11 +22,6 @@ fn timed(recipe: &ValidRecipe, task: &TrainingTask<'_>) -> Result<(f64, Training
 }
 
 fn task_of(data: &Data) -> Result<TrainingTask<'_>> {
-    let examples = |(features, labels): &'_ (Array2<f32>, Vec<usize>)| -> Result<()> {
-        Examples::new(features.view(), labels)?;
-        Ok(())
-    };
-    examples(&data.train)?;
     let train = Examples::new(data.train.0.view(), &data.train.1)?;
     let validation = Examples::new(data.validation.0.view(), &data.validation.1)?;
     Ok(TrainingTask::new(data.classes, train)?.with_validation(validation)?)
@@ -61,7 +56,11 @@ pub(crate) fn recipe(task: &Task) -> Result<Vec<Row>> {
         let times = |trial: &Value| serde_json::from_value::<Vec<f64>>(trial["seconds"].clone()).unwrap_or_default();
         let best = trials
             .as_array()
-            .and_then(|trials| trials.iter().min_by(|one, two| median(&times(one)).total_cmp(&median(&times(two)))))
+            .and_then(|trials| {
+                trials
+                    .iter()
+                    .min_by(|one, two| median(&times(one)).total_cmp(&median(&times(two))))
+            })
             .ok_or("no trial came back")?;
         let fused = if best["fused"] == true { ", fused" } else { "" };
         rows.push((
@@ -77,7 +76,11 @@ pub(crate) fn recipe(task: &Task) -> Result<Vec<Row>> {
         rows.push(("PyTorch / ours".to_owned(), format!("{ratio:.0}"), "≥ 40"));
     }
     let (what, times) = process::train_head(task)?;
-    rows.push((format!("whole `lastlayer train-head` {what}"), seconds(&times), "< 0.1 s"));
+    rows.push((
+        format!("whole `lastlayer train-head` {what}"),
+        seconds(&times),
+        "< 0.1 s",
+    ));
     Ok(rows)
 }
 
@@ -117,7 +120,9 @@ fn together(recipes: &[ValidRecipe], task: &TrainingTask<'_>) -> Result<(f64, Ve
     });
     let seconds = start.elapsed().as_secs_f64();
     let trained = trained.into_inner().expect("nothing panicked while it was held");
-    let trained = trained.into_iter().map(|training| Ok(training.ok_or("one never came")??));
+    let trained = trained
+        .into_iter()
+        .map(|training| Ok(training.ok_or("one never came")??));
     Ok((seconds, trained.collect::<Result<_>>()?))
 }
 
@@ -145,7 +150,11 @@ pub(crate) fn sweep(task: &Task) -> Result<Vec<Row>> {
     }
     let count = recipes.len();
     Ok(vec![
-        (format!("sweep of {count} heads of {}", data.name), seconds(&swept), "< 5 s"),
+        (
+            format!("sweep of {count} heads of {}", data.name),
+            seconds(&swept),
+            "< 5 s",
+        ),
         (
             format!("{count} times one training (16 measured, each head the same to the last bit)"),
             seconds(&single),
@@ -162,14 +171,22 @@ pub(crate) fn sweep(task: &Task) -> Result<Vec<Row>> {
 /// Mean cross-entropy and penalty, in f64: what scikit-learn and `lbfgs` minimise, divided by `C` and the rows.
 fn objective(head: &LinearHead, (features, labels): &(Array2<f32>, Vec<usize>), c: f64) -> f64 {
     let rows = labels.len();
-    let weight: Vec<Vec<f64>> = head.weight().rows().into_iter().map(|row| row.mapv(f64::from).to_vec()).collect();
+    let weight: Vec<Vec<f64>> = head
+        .weight()
+        .rows()
+        .into_iter()
+        .map(|row| row.mapv(f64::from).to_vec())
+        .collect();
     let loss = |row: usize| {
         let features = features.row(row);
         let logits: Vec<f64> = weight
             .iter()
             .zip(head.bias())
             .map(|(weight, &bias)| {
-                let products = weight.iter().zip(features).map(|(weight, &value)| weight * f64::from(value));
+                let products = weight
+                    .iter()
+                    .zip(features)
+                    .map(|(weight, &value)| weight * f64::from(value));
                 products.sum::<f64>() + f64::from(bias)
             })
             .collect();
@@ -280,7 +297,11 @@ pub(crate) fn million(task: &Task) -> Result<Vec<Row>> {
             "",
         ),
         (
-            format!("bound by memory: the same {:.2} GB read at {:.1} GB/s", bytes / 1e9, bandwidth / 1e9),
+            format!(
+                "bound by memory: the same {:.2} GB read at {:.1} GB/s",
+                bytes / 1e9,
+                bandwidth / 1e9
+            ),
             seconds(&[by_memory]),
             "",
         ),
@@ -339,7 +360,9 @@ pub(crate) fn threads(task: &Task) -> Result<Vec<Row>> {
             let mut all = Vec::new();
             for (name, recipe, task) in &every {
                 let recipe = recipe.clone().check().map_err(|error| error.to_string())?;
-                let training = recipe.train(task, &Quiet, &mut |_| ()).map_err(|error| format!("{name}: {error}"))?;
+                let training = recipe
+                    .train(task, &Quiet, &mut |_| ())
+                    .map_err(|error| format!("{name}: {error}"))?;
                 all.push((*name, vec![training]));
             }
             let swept = together(recipes, &training_task).map_err(|error| error.to_string())?;
@@ -367,7 +390,7 @@ pub(crate) fn threads(task: &Task) -> Result<Vec<Row>> {
 /// Every number of the heads and histories, to the last bit.
 fn bits(trainings: &[Training]) -> Vec<u64> {
     let head = |head: &LinearHead| -> Vec<u64> {
-        let values = head.weight().iter().chain(head.bias());
+        let values = head.weight().into_iter().chain(head.bias());
         values.map(|value| u64::from(value.to_bits())).collect()
     };
     let of = |training: &Training| {

@@ -71,7 +71,9 @@ pub(crate) fn write(folder: &Path, data: &Data) -> Result<()> {
 
 /// Makes the environment, and returns its Python.
 fn install(folder: &Path) -> Result<PathBuf> {
-    eprintln!("installing PyTorch and scikit-learn from PyPI into a throwaway environment; --python takes one that is there");
+    eprintln!(
+        "installing PyTorch and scikit-learn from PyPI into a throwaway environment; --python takes one that is there"
+    );
     let made = INTERPRETERS.iter().any(|python| {
         let mut command = Command::new(python);
         output(command.args(["-m", "venv"]).arg(folder)).is_ok()
@@ -79,9 +81,20 @@ fn install(folder: &Path) -> Result<PathBuf> {
     if !made {
         return Err(format!("none of {INTERPRETERS:?} makes a virtual environment").into());
     }
-    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    let python = folder.join(if cfg!(windows) {
+        "Scripts/python.exe"
+    } else {
+        "bin/python"
+    });
     let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]);
     output(pip.args(["torch", "scikit-learn", "numpy"]))?;
     Ok(python)
 }

@@ -31,7 +31,13 @@ pub(crate) fn train_head(task: &Task) -> Result<(&'static str, Vec<f64>)> {
         let status = Command::new(env!("CARGO_BIN_EXE_lastlayer"))
             .current_dir(folder.path())
             .arg(verb)
-            .args([&dataset, Path::new("--cache"), Path::new("cache"), Path::new("--backbone"), &backbone])
+            .args([
+                &dataset,
+                Path::new("--cache"),
+                Path::new("cache"),
+                Path::new("--backbone"),
+                &backbone,
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()?;
