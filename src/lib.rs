@@ -22,9 +22,13 @@ mod picture;
 mod pipeline;
 mod predict;
 mod quiet;
+mod random;
+mod runs;
 mod space;
 mod supply;
+mod sweep;
 mod upkeep;
+mod views;
 
 pub use backbone::{
     Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
@@ -51,7 +55,9 @@ pub use explain::{
 };
 pub use extract::{ExtractOptions, ExtractReport, Failure, FailureLimit, extract, extract_stream};
 pub use feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
-pub use features::{FeatureRequest, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
+pub use features::{
+    DataFingerprint, FeatureRequest, FingerprintPart, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features,
+};
 pub use head::{
     ClassWeights, Convergence, CosineLr, Descent, EarlyStopping, EpochRecord, Examples, ExponentialLr, HeadFile,
     HeadMeta, Lbfgs, LinearHead, MultiStepLr, OneCycleLr, PlateauLr, RankedClass, Recipe, Sampling, Schedule, Score,
@@ -61,8 +67,13 @@ pub use observer::{Observer, Quiet, Unit};
 pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
+pub use runs::{
+    Compared, Comparison, Run, RunConfig, RunDataset, RunFeatures, RunFilter, RunInputs, RunKind, RunState, RunWriter,
+    compare_runs, find_run, has_key, list_runs, look_up, sort_runs,
+};
 pub use space::{Precision, SpaceDescription};
 pub use upkeep::{
     CacheStatus, CollectedSpace, DatasetStatus, DeepOptions, DeepReport, GarbageOptions, GarbageReport, Recomputed,
     RemovedSpace, Verification, collect_garbage, deep_verify, status, verify,
 };
+pub use views::{RandomView, RandomViews, View};

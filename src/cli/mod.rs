@@ -11,6 +11,8 @@ mod inputs;
 mod output;
 mod predict;
 mod progress;
+mod runs;
+mod selection;
 mod train_head;
 
 use std::path::PathBuf;
@@ -43,6 +45,8 @@ enum Command {
     Predict(predict::Arguments),
     /// Report how good a head is on a split of a data set; no picture is read
     Evaluate(evaluate::Arguments),
+    /// List, show and compare the trainings that were kept
+    Runs(runs::Arguments),
     /// Draw a small data set and do all of it, to see how it works
     Demo(demo::Arguments),
     /// Look into the cache, check it, tidy it, or write features out of it
@@ -128,6 +132,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::TrainHead(arguments) => train_head::run(arguments, context),
         Command::Predict(arguments) => predict::run(arguments, context),
         Command::Evaluate(arguments) => evaluate::run(arguments, context),
+        Command::Runs(arguments) => runs::run(arguments, context),
         Command::Demo(arguments) => demo::run(arguments, context),
         Command::Cache(command) => cache::run(command, context),
         Command::Doctor(arguments) => doctor::run(arguments, context),

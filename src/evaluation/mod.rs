@@ -15,16 +15,15 @@ use serde_json::Value;
 use crate::cache::Cache;
 use crate::dataset::{InputOptions, Split};
 use crate::error::{Error, Result};
-use crate::features::{FeatureRequest, Selection, SpaceChoice};
+use crate::features::{FeatureRequest, Selection, SpaceChoice, VAL_FRACTION};
 use crate::head::{HeadFile, HeadMeta};
 use crate::metrics::Report;
 use crate::picture::Exif;
 use crate::space::SpaceDescription;
+use crate::views::RandomViews;
 
 pub use test_uses::{TestUse, TestUses};
 
-/// The share that validates where neither the request nor the head says it; `train-head`'s default.
-const VAL_FRACTION: f64 = 0.3;
 /// Accuracies are equal that differ by rounding alone.
 const SAME: f64 = 1e-9;
 
@@ -245,6 +244,7 @@ fn select(
         },
         val_fraction: request.val_fraction.or_else(noted).unwrap_or(VAL_FRACTION),
         group_by,
+        views: RandomViews::default(),
     };
     Selection::of(cache, dataset, &features).map_err(|error| match error {
         Error::NoSuchSpace { path, spaces } => {

@@ -67,7 +67,12 @@ fn fixture() -> Fixture {
 }
 
 fn train(recipe: &Recipe, task: &TrainingTask<'_>) -> Training {
-    recipe.clone().check().unwrap().train(task, &Quiet, &mut |_| ()).unwrap()
+    recipe
+        .clone()
+        .check()
+        .unwrap()
+        .train(task, &Quiet, &mut |_| ())
+        .unwrap()
 }
 
 /// Trains all of scikit-learn's cases and compares.
@@ -76,7 +81,10 @@ fn agrees_with_scikit_learn(solver: fn(Lbfgs) -> RecipeSolver) {
     for case in &fixture.cases {
         let (features, labels, weights) = problem(case.classes);
         if case.classes == 4 {
-            assert_eq!(features.iter().copied().map(f64::from).sum::<f64>(), fixture.feature_sum);
+            assert_eq!(
+                features.iter().copied().map(f64::from).sum::<f64>(),
+                fixture.feature_sum
+            );
         }
         let mut task = TrainingTask::new(case.classes, Examples::new(features.view(), &labels).unwrap()).unwrap();
         if case.weighted {
@@ -106,7 +114,8 @@ fn agrees_with_scikit_learn(solver: fn(Lbfgs) -> RecipeSolver) {
             let error = convergence.objective / case.objective - 1.0;
             assert!(convergence.converged, "{name}: {convergence:?}");
             assert!(error.abs() < bound, "{name}: {error:e}");
-            if let (Some(coefficients), Some(intercept), true) = (&case.coefficients, &case.intercept, tolerance < 1e-6) {
+            if let (Some(coefficients), Some(intercept), true) = (&case.coefficients, &case.intercept, tolerance < 1e-6)
+            {
                 // scikit-learn stops at a gradient of 1e-10 of its mean loss, ours is stored in f32.
                 let differs = |ours: f32, theirs: f64| (f64::from(ours) - theirs).abs() > 1e-5 * (1.0 + theirs.abs());
                 let (weight, bias) = (training.head.weight(), training.head.bias());
@@ -120,7 +129,11 @@ fn agrees_with_scikit_learn(solver: fn(Lbfgs) -> RecipeSolver) {
                     }
                 }
                 let ours = bias[1] - bias[0];
-                let theirs = if case.classes == 2 { intercept[0] } else { intercept[1] - intercept[0] };
+                let theirs = if case.classes == 2 {
+                    intercept[0]
+                } else {
+                    intercept[1] - intercept[0]
+                };
                 assert!(!differs(ours, theirs), "{name}: {ours} {theirs}");
             }
         }
@@ -187,10 +200,18 @@ fn a_class_without_rows_is_left_out_and_hardly_ever_given() {
     let gaps = TrainingTask::new(7, Examples::new(features.view(), &spread).unwrap()).unwrap();
     let recipe = Recipe::from(Lbfgs::default());
     let (whole, gapped) = (train(&recipe, &task), train(&recipe, &gaps));
-    assert_eq!(whole.convergence.unwrap().objective, gapped.convergence.unwrap().objective);
+    assert_eq!(
+        whole.convergence.unwrap().objective,
+        gapped.convergence.unwrap().objective
+    );
     let probabilities = gapped.head.probabilities(features.view()).unwrap();
     for absent in [0, 3, 6] {
-        assert!(probabilities.column(absent).iter().all(|&probability| probability < 3e-9));
+        assert!(
+            probabilities
+                .column(absent)
+                .iter()
+                .all(|&probability| probability < 3e-9)
+        );
     }
     assert_eq!(gapped.head.weight().row(2), whole.head.weight().row(1));
 }
@@ -240,7 +261,11 @@ fn features_of_any_scale_are_solved() {
             ..Lbfgs::default()
         };
         let convergence = train(&Recipe::from(options), &task).convergence.unwrap();
-        let expected = fixture().cases.into_iter().find(|case| case.classes == 4 && case.c == 1.0).unwrap();
+        let expected = fixture()
+            .cases
+            .into_iter()
+            .find(|case| case.classes == 4 && case.c == 1.0)
+            .unwrap();
         assert!(convergence.converged, "{convergence:?}");
         // Adding 5 rounds the features in f32.
         let error = convergence.objective * f64::from(scale).powi(2) / expected.objective - 1.0;
@@ -270,7 +295,10 @@ fn an_interruption_ends_the_minimisation() {
     let (features, labels, _) = problem(4);
     let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
     let recipe = Recipe::from(Lbfgs::default()).check().unwrap();
-    assert!(matches!(recipe.train(&task, &Stop, &mut |_| ()), Err(Error::Interrupted)));
+    assert!(matches!(
+        recipe.train(&task, &Stop, &mut |_| ()),
+        Err(Error::Interrupted)
+    ));
 }
 
 #[test]
@@ -280,5 +308,19 @@ fn class_weights_must_fit_the_classes() {
     let error = row_weights(&ClassWeights::Given(vec![1.0; 3]), &task).unwrap_err();
     assert!(error.to_string().contains("3 class weights for 4 classes"));
     let balanced = row_weights(&ClassWeights::Balanced, &task).unwrap();
-    assert_eq!(&balanced[..10], [0.625, 0.625, 0.625, 0.625, 200.0 / 240.0, 200.0 / 240.0, 200.0 / 240.0, 1.25, 1.25, 2.5]);
+    assert_eq!(
+        &balanced[..10],
+        [
+            0.625,
+            0.625,
+            0.625,
+            0.625,
+            200.0 / 240.0,
+            200.0 / 240.0,
+            200.0 / 240.0,
+            1.25,
+            1.25,
+            2.5
+        ]
+    );
 }

@@ -1,12 +1,13 @@
 //! The head itself: a weight matrix and a bias, from features to logits to classes.
 //!
-//! How its numbers come about is the solvers' business ([`super::sgd`]), how they lie on disk [`super::file`]'s.
+//! How its numbers come about is the solvers' business ([`super::descent`]), how they lie on disk [`super::file`]'s.
 
 use linfa::traits::PredictInplace;
 use ndarray::{Array1, Array2, ArrayBase, ArrayView1, ArrayView2, Axis, Data, Ix2};
 
+use super::kernel::{self, Strides};
+use super::loss::{self, Scorer};
 use super::random::{Random, Stream};
-use super::{kernel, loss};
 use crate::{Error, Result};
 
 /// Rows whose logits are formed together.
@@ -93,7 +94,9 @@ impl LinearHead {
     /// Whether no weight is infinite or NaN.
     #[must_use]
     pub fn is_finite(&self) -> bool {
-        self.weight.iter().chain(&self.bias).all(|value| value.is_finite())
+        let finite = |values: &[f32]| values.iter().fold(true, |finite, value| finite & value.is_finite());
+        let (weight, bias) = self.slices();
+        finite(weight) && finite(bias)
     }
 
     /// The logits of `x` (`[n, dim]`), `[n, classes]`.
@@ -177,25 +180,21 @@ impl LinearHead {
     /// [`Error::Examples`] if `x` has another number of features, or the labels do not fit.
     pub fn score(&self, x: ArrayView2<'_, f32>, labels: &[usize]) -> Result<loss::Score> {
         loss::check_labels(labels, x.nrows(), self.classes())?;
+        self.check_dim(x)?;
         let mut score = loss::Score::default();
-        self.logit_blocks(x, |start, block| {
-            for (logits, &label) in block.chunks_exact(self.classes()).zip(&labels[start..]) {
-                score.add(logits, label);
-            }
-        })?;
+        let mut scorer = Scorer::default();
+        let x = x.as_standard_layout();
+        let x = x.as_slice().expect("the layout was made standard");
+        for (x, labels) in x.chunks(Scorer::ROWS * self.dim()).zip(labels.chunks(Scorer::ROWS)) {
+            let rows: Vec<&[f32]> = x.chunks_exact(self.dim()).collect();
+            scorer.score(self.slices(), &rows, labels, |row| score.add_row(row));
+        }
         Ok(score)
     }
 
     /// Hands the logits of some consecutive rows at a time, and the index of the first of them, to `receive`.
     fn logit_blocks(&self, x: ArrayView2<'_, f32>, mut receive: impl FnMut(usize, &[f32])) -> Result<()> {
-        if x.ncols() != self.dim() {
-            let problem = format!(
-                "the rows have {} features, but the head was made for {}",
-                x.ncols(),
-                self.dim()
-            );
-            return Err(Error::Examples(problem));
-        }
+        self.check_dim(x)?;
         let (weight, bias) = self.slices();
         let mut logits = vec![0.0; ROWS * self.classes()];
         let mut rows: Vec<&[f32]> = Vec::with_capacity(ROWS);
@@ -205,10 +204,25 @@ impl LinearHead {
             rows.clear();
             rows.extend(x.chunks_exact(self.dim()));
             let logits = &mut logits[..rows.len() * self.classes()];
-            kernel::logits(weight, bias, &rows, logits);
+            let strides = Strides {
+                row: self.classes(),
+                class: 1,
+            };
+            kernel::logits(weight, bias, &rows, logits, strides);
             receive(block * ROWS, logits);
         }
         Ok(())
+    }
+
+    fn check_dim(&self, x: ArrayView2<'_, f32>) -> Result<()> {
+        if x.ncols() == self.dim() {
+            return Ok(());
+        }
+        Err(Error::Examples(format!(
+            "the rows have {} features, but the head was made for {}",
+            x.ncols(),
+            self.dim()
+        )))
     }
 
     /// Weight and bias as they lie in memory, row by row.

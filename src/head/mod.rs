@@ -18,6 +18,7 @@
 //! # Ok::<(), lastlayer::Error>(())
 //! ```
 
+mod descent;
 mod file;
 mod kernel;
 mod lbfgs;
@@ -25,11 +26,12 @@ mod linear;
 mod loss;
 mod objective;
 mod preconditioner;
-mod random;
 mod recipe;
 mod schedule;
-mod sgd;
+mod softmax;
 mod training;
+
+use crate::random;
 
 pub use file::{HeadFile, HeadMeta};
 pub use linear::{LinearHead, RankedClass};

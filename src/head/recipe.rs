@@ -6,13 +6,13 @@
 use linfa::dataset::{AsSingleTargets, DatasetBase};
 use linfa::traits::Fit;
 use ndarray::{ArrayBase, Data, Ix2};
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
+use super::descent;
 use super::lbfgs;
 use super::linear::LinearHead;
 use super::schedule::Schedule;
-use super::sgd;
 use super::training::{EpochRecord, Examples, Training, TrainingTask};
 use crate::{Error, Observer, Quiet, Result};
 
@@ -394,7 +394,7 @@ impl ValidRecipe {
         on_epoch: &mut dyn FnMut(&EpochRecord),
     ) -> Result<Training> {
         match &self.0.solver {
-            Solver::Descent(descent) => sgd::fit(descent, &self.0, task, observer, on_epoch),
+            Solver::Descent(options) => descent::train(&self.0, options, task, observer, on_epoch),
             Solver::Lbfgs(options) => lbfgs::fit(options, &self.0, task, observer, on_epoch),
             Solver::Linfa(_) => Err(Error::Usage("this solver is not built yet".to_owned())),
         }
@@ -411,10 +411,17 @@ pub fn train_all(
     observer: &dyn Observer,
     on_trained: &(dyn Fn(usize, Result<Training>) + Sync),
 ) {
-    recipes
+    let (mut descents, mut others) = (Vec::new(), Vec::new());
+    for (index, recipe) in recipes.iter().enumerate() {
+        match &recipe.0.solver {
+            Solver::Descent(options) => descents.push((index, &recipe.0, options)),
+            Solver::Lbfgs(_) | Solver::Linfa(_) => others.push((index, recipe)),
+        }
+    }
+    descent::train_all(&descents, task, observer, on_trained);
+    others
         .par_iter()
-        .enumerate()
-        .for_each(|(index, recipe)| on_trained(index, recipe.train(task, observer, &mut |_| ())));
+        .for_each(|&(index, recipe)| on_trained(index, recipe.train(task, observer, &mut |_| ())));
 }
 
 impl<D, T> Fit<ArrayBase<D, Ix2>, T, Error> for Recipe

@@ -18,6 +18,7 @@ mod extract;
 mod extract_crash;
 mod extract_data;
 mod failures;
+mod folds;
 mod inputs;
 #[cfg(unix)]
 mod kill;
@@ -27,5 +28,8 @@ mod predict;
 mod problems;
 mod read_segment;
 mod reference;
+mod runs;
+mod sweep;
 mod together;
 mod train_head;
+mod views;
