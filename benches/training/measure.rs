@@ -22,11 +22,6 @@ fn timed(recipe: &ValidRecipe, task: &TrainingTask<'_>) -> Result<(f64, Training
 }
 
 fn task_of(data: &Data) -> Result<TrainingTask<'_>> {
-    let examples = |(features, labels): &'_ (Array2<f32>, Vec<usize>)| -> Result<()> {
-        Examples::new(features.view(), labels)?;
-        Ok(())
-    };
-    examples(&data.train)?;
     let train = Examples::new(data.train.0.view(), &data.train.1)?;
     let validation = Examples::new(data.validation.0.view(), &data.validation.1)?;
     Ok(TrainingTask::new(data.classes, train)?.with_validation(validation)?)
@@ -395,7 +390,7 @@ pub(crate) fn threads(task: &Task) -> Result<Vec<Row>> {
 /// Every number of the heads and histories, to the last bit.
 fn bits(trainings: &[Training]) -> Vec<u64> {
     let head = |head: &LinearHead| -> Vec<u64> {
-        let values = head.weight().iter().chain(head.bias());
+        let values = head.weight().into_iter().chain(head.bias());
         values.map(|value| u64::from(value.to_bits())).collect()
     };
     let of = |training: &Training| {
