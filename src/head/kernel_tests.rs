@@ -13,8 +13,10 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn shapes() -> impl Iterator<Item = (usize, usize, usize)> {
     let rows = [1, 2, 3, 4, 5, 7, 8, 9, 17, 31];
     let dims = [1, 7, 8, 9, 31, 64, 65];
-    rows.into_iter()
-        .flat_map(move |rows| dims.into_iter().flat_map(move |dim| (1..8).map(move |classes| (rows, dim, classes))))
+    rows.into_iter().flat_map(move |rows| {
+        dims.into_iter()
+            .flat_map(move |dim| (1..8).map(move |classes| (rows, dim, classes)))
+    })
 }
 
 #[test]
@@ -62,7 +64,11 @@ fn gradients_add_rows_one_after_another_for_every_remainder() {
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     for (rows, dim, classes) in shapes() {
-        let (weight, bias, residuals) = (made(classes * dim, 0.37), made(classes, 1.0), made(rows * classes, 0.91));
+        let (weight, bias, residuals) = (
+            made(classes * dim, 0.37),
+            made(classes, 1.0),
+            made(rows * classes, 0.91),
+        );
         let x = made(rows * dim, 0.73);
         let x: Vec<&[f32]> = x.chunks(dim).collect();
         let (mut best, mut plain) = (vec![0.0; rows * classes], vec![0.0; rows * classes]);

@@ -6,8 +6,8 @@
 use ndarray::ArrayView2;
 
 use super::kernel::{self, Strides};
-pub(super) use super::softmax::log_sum_exp;
 use super::softmax::Softmax;
+pub(super) use super::softmax::log_sum_exp;
 
 use crate::{Error, Result};
 

@@ -12,7 +12,10 @@ use super::loss::RowScore;
 /// Adding and subtracting it rounds an f64 below 2⁵¹ to an integer, which then stands in the lowest bits of the sum.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 /// ln 2 in two parts, the first of which has 20 trailing zeros: its product with an exponent is exact.
-const LN_2: (f64, f64) = (f64::from_bits(0x3fe6_2e42_fee0_0000), f64::from_bits(0x3dea_39ef_3579_3c76));
+const LN_2: (f64, f64) = (
+    f64::from_bits(0x3fe6_2e42_fee0_0000),
+    f64::from_bits(0x3dea_39ef_3579_3c76),
+);
 /// Below it an exponential would be subnormal, and counts as 0.
 const LOWEST: f64 = -708.0;
 const MANTISSA: u64 = (1 << 52) - 1;
@@ -29,7 +32,8 @@ fn exp(x: f64) -> f64 {
     let r4 = r2 * r2;
     let low = (1.0 / 2.0 + r * (1.0 / 6.0)) + r2 * (1.0 / 24.0 + r * (1.0 / 120.0));
     let middle = (1.0 / 720.0 + r * (1.0 / 5_040.0)) + r2 * (1.0 / 40_320.0 + r * (1.0 / 362_880.0));
-    let high = (1.0 / 3_628_800.0 + r * (1.0 / 39_916_800.0)) + r2 * (1.0 / 479_001_600.0 + r * (1.0 / 6_227_020_800.0));
+    let high =
+        (1.0 / 3_628_800.0 + r * (1.0 / 39_916_800.0)) + r2 * (1.0 / 479_001_600.0 + r * (1.0 / 6_227_020_800.0));
     let power = 1.0 + (r + r2 * (low + r4 * (middle + r4 * high)));
     let scale = f64::from_bits(rounded.to_bits().wrapping_add(1023) << 52);
     if x < LOWEST { 0.0 } else { power * scale }
@@ -138,7 +142,11 @@ fn softmax_of_columns<const L: usize>(logits: &[f32], stride: usize, start: usiz
     let mut log_sum_exps = [0_f64; L];
     for lane in 0..L {
         let sum = maximum[lane] + ln(sums[lane]);
-        log_sum_exps[lane] = if maximum[lane].is_infinite() { maximum[lane] } else { sum };
+        log_sum_exps[lane] = if maximum[lane].is_infinite() {
+            maximum[lane]
+        } else {
+            sum
+        };
     }
     out.sums[start..][..L].copy_from_slice(&sums);
     out.log_sum_exps[start..][..L].copy_from_slice(&log_sum_exps);

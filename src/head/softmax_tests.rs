@@ -27,12 +27,17 @@ fn exp_and_ln_are_within_a_unit_in_the_last_place() {
     }
     assert!(largest_exp <= 1.5, "{largest_exp}");
     assert!(largest_ln <= 1.5, "{largest_ln}");
-    assert_eq!((exp(0.0), exp(-800.0), exp(f64::NEG_INFINITY), ln(1.0)), (1.0, 0.0, 0.0, 0.0));
+    assert_eq!(
+        (exp(0.0), exp(-800.0), exp(f64::NEG_INFINITY), ln(1.0)),
+        (1.0, 0.0, 0.0, 0.0)
+    );
     assert!(exp(f64::NAN).is_nan() && ln(f64::NAN).is_nan());
 }
 
 fn made_logits(classes: usize, stride: usize) -> Vec<f32> {
-    (0..classes * stride).map(|index| (index as f32 * 1.3).sin() * 20.0).collect()
+    (0..classes * stride)
+        .map(|index| (index as f32 * 1.3).sin() * 20.0)
+        .collect()
 }
 
 #[test]
@@ -67,7 +72,10 @@ fn the_first_of_equal_logits_is_the_best_of_a_column() {
 #[test]
 fn infinite_and_undefined_logits_leave_their_column_only() {
     let mut softmax = Softmax::default();
-    softmax.of(&[f32::INFINITY, f32::NAN, 0.0, f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0], 4);
+    softmax.of(
+        &[f32::INFINITY, f32::NAN, 0.0, f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0],
+        4,
+    );
     assert_eq!(softmax.log_sum_exps[0], f64::INFINITY);
     assert!(softmax.log_sum_exps[1].is_nan());
     assert!((softmax.log_sum_exps[2] - 2_f64.ln()).abs() < 1e-15);

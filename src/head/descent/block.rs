@@ -162,14 +162,13 @@ impl<'t> Bench<'t> {
         }
     }
 
-    /// Asks the observer; a member of a team tells the others with its next share, and learns it from theirs.
+    /// Asks the observer. The first member of a team tells the others with its next share; all end after it.
     fn is_interrupted(&mut self, listener: &Listener<'_>) -> bool {
         if self.member.members() == 1 {
             return listener.observer.interrupted();
         }
-        let agreed = self.share.interrupted;
         self.share.interrupted = self.member.rank() == 0 && listener.observer.interrupted();
-        agreed
+        self.member.is_interrupted()
     }
 
     /// Fills the residuals of a batch for each head, whose weights are as before the step; `totals` are the batches'.

@@ -150,7 +150,10 @@ fn derive_columns<const L: usize, const SMOOTHED: bool>(
         norm[lane] = 1.0 / sums[lane];
     }
     let stride = targets.stride;
-    let classes = softmax.powers.chunks_exact(stride).zip(residuals.chunks_exact_mut(stride));
+    let classes = softmax
+        .powers
+        .chunks_exact(stride)
+        .zip(residuals.chunks_exact_mut(stride));
     for (class, (powers, residuals)) in classes.enumerate() {
         let (powers, residuals) = (&powers[start..][..L], &mut residuals[start..][..L]);
         for lane in 0..L {
@@ -184,5 +187,6 @@ fn derive(targets: &Targets, softmax: &Softmax, residuals: &mut [f32]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "criterion_tests.rs"]
 mod tests;

@@ -142,5 +142,10 @@ fn members(task: &TrainingTask<'_>, batch_size: usize, threads: usize) -> usize 
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+#[path = "reference_tests.rs"]
+mod reference_tests;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "tests.rs"]
 mod tests;

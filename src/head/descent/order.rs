@@ -52,7 +52,14 @@ impl<'a> Order<'a> {
     pub(super) fn new(task: &'a TrainingTask<'_>, source: &'a Source<'a>, sampling: Sampling, seed: u64) -> Self {
         let labels = task.train().labels();
         let count = labels.len() as u32;
-        let mut by_class = vec![Vec::new(); if sampling == Sampling::Balanced { task.classes() } else { 0 }];
+        let mut by_class = vec![
+            Vec::new();
+            if sampling == Sampling::Balanced {
+                task.classes()
+            } else {
+                0
+            }
+        ];
         for (row, &label) in (0..count).zip(labels) {
             if let Some(rows) = by_class.get_mut(label) {
                 rows.push(row);
@@ -107,5 +114,6 @@ impl<'a> Order<'a> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "order_tests.rs"]
 mod tests;
