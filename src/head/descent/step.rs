@@ -197,11 +197,10 @@ fn fused<const R: usize, const C: usize, const PLAIN: bool>(
     let residuals: [[f32; R]; C] = residuals.map(|residuals| std::array::from_fn(|row| residuals[row]));
     let rows: [&[f32]; R] = std::array::from_fn(|row| &rows[row][..dim]);
     for column in 0..dim {
-        let x = rows.map(|row| row[column]);
         for class in 0..C {
-            let mut gradient = residuals[class][0] * x[0];
+            let mut gradient = residuals[class][0] * rows[0][column];
             for row in 1..R {
-                gradient += residuals[class][row] * x[row];
+                gradient += residuals[class][row] * rows[row][column];
             }
             step.apply::<PLAIN>(&mut weights[class][column], &mut velocities[class][column], gradient);
         }
