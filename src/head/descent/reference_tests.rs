@@ -144,8 +144,8 @@ fn plain(recipe: &Recipe, options: &Descent, x: &Array2<f32>, y: &[usize], sampl
             let mut gradient = vec![vec![0.0; DIM + 1]; CLASSES];
             for (slopes, &row) in slopes.iter().zip(batch) {
                 for class in 0..CLASSES {
-                    for column in 0..=DIM {
-                        gradient[class][column] += slopes[class] * input(row, column);
+                    for (column, gradient) in gradient[class].iter_mut().enumerate() {
+                        *gradient += slopes[class] * input(row, column);
                     }
                 }
             }
