@@ -185,12 +185,12 @@ impl Update {
     }
 }
 
-/// Ends a training whose validation gets no better.
+/// Ends a training whose validation loss falls no more; it needs validation examples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStopping {
-    /// Epochs without an improvement after which the training ends.
+    /// Epochs in a row without an improvement after which the training ends.
     pub patience: usize,
-    /// What an epoch must bring at least to count as an improvement.
+    /// By how much the validation loss must fall below the lowest one so far to count as an improvement.
     pub min_delta: f64,
 }
 
@@ -213,7 +213,7 @@ pub enum ClassWeights {
     /// All the same.
     #[default]
     Equal,
-    /// `examples / (classes · examples of the class)`, as scikit-learn's `class_weight="balanced"`.
+    /// `examples / (classes · examples of the class)`, as scikit-learn's `class_weight="balanced"`; 0 without examples.
     Balanced,
     /// These, one a class.
     Given(Vec<f64>),

@@ -71,7 +71,7 @@ pub(super) fn train(
     let piece = batch_size * (PIECE / row_bytes / batch_size).max(1);
     let largest = learners.iter().map(Learner::bytes).max().unwrap_or(1);
     let together = (TOGETHER / largest).max(1);
-    let mut bench = Bench::new(member, task.classes());
+    let mut bench = Workbench::new(member, task.classes());
     let (mut features, mut labels, mut weights) = (Vec::new(), Vec::new(), Vec::new());
     for epoch in 0.. {
         order.next(epoch);
@@ -131,7 +131,7 @@ fn interrupt(learners: Vec<Learner<'_>>, listener: &mut Listener<'_>) {
 
 /// The buffers of a thread that trains, and its place among others.
 #[derive(Debug)]
-struct Bench<'t> {
+struct Workbench<'t> {
     member: Member<'t>,
     classes: usize,
     /// `[classes, stride]`, as all that follow: the columns are rows of the first head, then of the second.
@@ -146,7 +146,7 @@ struct Bench<'t> {
     scorer: Scorer,
 }
 
-impl<'t> Bench<'t> {
+impl<'t> Workbench<'t> {
     fn new(member: Member<'t>, classes: usize) -> Self {
         Self {
             member,
@@ -162,14 +162,13 @@ impl<'t> Bench<'t> {
         }
     }
 
-    /// Asks the observer; a member of a team tells the others with its next share, and learns it from theirs.
+    /// Asks the observer. The first member of a team tells the others with its next share; all end after it.
     fn is_interrupted(&mut self, listener: &Listener<'_>) -> bool {
         if self.member.members() == 1 {
             return listener.observer.interrupted();
         }
-        let agreed = self.share.interrupted;
         self.share.interrupted = self.member.rank() == 0 && listener.observer.interrupted();
-        agreed
+        self.member.is_interrupted()
     }
 
     /// Fills the residuals of a batch for each head, whose weights are as before the step; `totals` are the batches'.
