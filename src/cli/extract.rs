@@ -106,6 +106,18 @@ impl InputArguments {
             name: self.name,
         }
     }
+
+    /// The first option that was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let options = [
+            ("--path-column", self.path_column.is_some()),
+            ("--label-column", self.label_column.is_some()),
+            ("--split-column", self.split_column.is_some()),
+            ("--image-root", self.image_root.is_some()),
+            ("--name", self.name.is_some()),
+        ];
+        options.iter().find(|(_, given)| *given).map(|(name, _)| *name)
+    }
 }
 
 #[derive(Debug, Args)]

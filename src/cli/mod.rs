@@ -12,6 +12,7 @@ mod output;
 mod predict;
 mod progress;
 mod runs;
+mod selection;
 mod train_head;
 
 use std::path::PathBuf;

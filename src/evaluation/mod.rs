@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::cache::Cache;
 use crate::dataset::{InputOptions, Split};
 use crate::error::{Error, Result};
-use crate::features::{FeatureRequest, Selection, SpaceChoice};
+use crate::features::{FeatureRequest, Selection, SpaceChoice, VAL_FRACTION};
 use crate::head::{HeadFile, HeadMeta};
 use crate::metrics::Report;
 use crate::picture::Exif;
@@ -24,8 +24,6 @@ use crate::views::RandomViews;
 
 pub use test_uses::{TestUse, TestUses};
 
-/// The share that validates where neither the request nor the head says it; `train-head`'s default.
-const VAL_FRACTION: f64 = 0.3;
 /// Accuracies are equal that differ by rounding alone.
 const SAME: f64 = 1e-9;
 

@@ -34,6 +34,9 @@ pub struct LabelledRows {
     pub labels: Vec<usize>,
 }
 
+/// The share of each class that validates where neither the data set nor the user says it.
+pub(crate) const VAL_FRACTION: f64 = 0.3;
+
 /// A data set's features.
 #[derive(Debug, Clone)]
 pub struct LabelledFeatures {

@@ -25,6 +25,8 @@ use crate::{Error, Observer, Result};
 const MEMORY: usize = 10;
 /// Points that a line search may look at; a healthy one needs one or two.
 const LINE_SEARCH: usize = 40;
+/// Iterations after which the variables are changed for the first time; most minimisations have ended by then.
+const PATIENCE: usize = 40;
 /// The part of the first gradient down to which f32 products lead.
 const SINGLE_LIMIT: f64 = 1e-3;
 
@@ -81,14 +83,20 @@ pub(super) fn start(task: &TrainingTask<'_>, objective: &Objective<'_>) -> Param
 pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>) -> Result<Vec<f64>> {
     let labels = task.train().labels();
     let classes = task.classes();
+    let own = |row: usize| task.sample_weights().map_or(1.0, |weights| weights[row]);
     let of_class: Vec<f64> = match class_weights {
         ClassWeights::Equal => vec![1.0; classes],
         ClassWeights::Balanced => {
-            let mut counts = vec![0_usize; classes];
-            labels.iter().for_each(|&label| counts[label] += 1);
+            let mut sums = vec![0.0; classes];
+            for (row, &label) in labels.iter().enumerate() {
+                sums[label] += own(row);
+            }
+            let present = sums.iter().filter(|&&sum| sum > 0.0).count() as f64;
+            let all: f64 = sums.iter().sum();
             // A class without rows has a weight that nothing is multiplied by.
-            let weight = |&count: &usize| labels.len() as f64 / (classes as f64 * count.max(1) as f64);
-            counts.iter().map(weight).collect()
+            sums.iter()
+                .map(|sum| if *sum > 0.0 { all / (present * sum) } else { 0.0 })
+                .collect()
         }
         ClassWeights::Given(weights) if weights.len() == classes => weights.clone(),
         ClassWeights::Given(weights) => {
@@ -98,11 +106,8 @@ pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>)
             )));
         }
     };
-    let weights = labels.iter().map(|&label| of_class[label]);
-    Ok(match task.sample_weights() {
-        Some(sample) => weights.zip(sample).map(|(class, sample)| class * sample).collect(),
-        None => weights.collect(),
-    })
+    let weight = |(row, &label): (usize, &usize)| own(row) * of_class[label];
+    Ok(labels.iter().enumerate().map(weight).collect())
 }
 
 impl Lbfgs {
@@ -187,13 +192,13 @@ pub(super) fn minimise(
     options: &Lbfgs,
     observer: &dyn Observer,
 ) -> Result<Solution> {
-    let surface = Surface::new(objective);
-    let mut descent = Descent::new(&surface, surface.preconditioner.variables(start))?;
+    let surface = Surface::new(objective, start);
+    let mut descent = Descent::new(&surface, start)?;
     let note = loop {
         if observer.interrupted() {
             return Err(Error::Interrupted);
         }
-        if descent.norm <= descent.limit(options.gradient_tolerance) {
+        if descent.seen.norm <= descent.limit(options.gradient_tolerance) {
             if surface.products.get() == Products::Double {
                 break None;
             }
@@ -201,13 +206,15 @@ pub(super) fn minimise(
         } else if descent.iterations == options.max_iterations {
             break Some(format!(
                 "stopped after {} iterations with a gradient of {:.1e}; the tolerance is {:.1e}",
-                descent.iterations, descent.norm, options.gradient_tolerance
+                descent.iterations, descent.seen.norm, options.gradient_tolerance
             ));
+        } else if descent.iterations - descent.restarted == descent.patience {
+            descent.turn()?;
         } else if !descent.step() && !descent.recover()? {
             break Some(format!(
                 "no lower point is found where the gradient is {:.1e}; the tolerance of {:.1e} is finer than f64 on these \
                  features",
-                descent.norm, options.gradient_tolerance
+                descent.seen.norm, options.gradient_tolerance
             ));
         }
     };
@@ -215,14 +222,12 @@ pub(super) fn minimise(
         descent.refine()?;
     }
     Ok(Solution {
-        parameters: surface
-            .preconditioner
-            .parameters(&descent.point, objective.classes().len()),
-        value: descent.value,
-        gradient_norm: descent.norm,
+        parameters: surface.parameters(&descent.seen.at),
+        value: descent.seen.value,
+        gradient_norm: descent.seen.norm,
         iterations: descent.iterations,
         evaluations: surface.evaluations.get(),
-        converged: descent.norm <= options.gradient_tolerance,
+        converged: descent.seen.norm <= options.gradient_tolerance,
         note,
     })
 }
@@ -230,48 +235,56 @@ pub(super) fn minimise(
 type Vector = Array1<f64>;
 type Memory = LBFGS<MoreThuenteLineSearch<Vector, Vector, f64>, Vector, Vector, f64>;
 type Point = IterState<Vector, Vector, (), (), (), f64>;
+type Looked<T> = std::result::Result<T, argmin::core::Error>;
 
 /// An objective as argmin sees it: a function of preconditioned variables.
 ///
 /// argmin asks for value and gradient one after the other, and for the accepted point again: the last point is remembered.
 struct Surface<'o, 'a> {
     objective: &'o Objective<'a>,
-    preconditioner: Preconditioner,
+    preconditioner: RefCell<Preconditioner>,
     products: Cell<Products>,
     last: RefCell<Option<Seen>>,
+    /// The point from which the running line search started.
+    origin: RefCell<Option<Seen>>,
     evaluations: Cell<usize>,
     /// Evaluations that the running line search may still ask for: argmin's has no limit of its own.
     allowance: Cell<usize>,
 }
 
+/// A point and the objective there.
+#[derive(Debug, Clone)]
 struct Seen {
     at: Vector,
     value: f64,
+    /// The value as the line searches are told it, see [`Surface::height`].
+    height: f64,
     gradient: Vector,
     /// The largest component of the gradient in the original coordinates.
     norm: f64,
 }
 
 impl<'o, 'a> Surface<'o, 'a> {
-    fn new(objective: &'o Objective<'a>) -> Self {
+    fn new(objective: &'o Objective<'a>, start: &Parameters) -> Self {
         Self {
             objective,
-            preconditioner: Preconditioner::of(objective),
+            preconditioner: RefCell::new(Preconditioner::of(objective, start)),
             products: Cell::new(Products::Single),
             last: RefCell::new(None),
+            origin: RefCell::new(None),
             evaluations: Cell::new(0),
-            allowance: Cell::new(LINE_SEARCH),
+            allowance: Cell::new(0),
         }
     }
 
-    /// Forgets the last point and takes other products from now on.
-    fn take(&self, products: Products) {
-        self.products.set(products);
-        self.last.replace(None);
+    fn parameters(&self, at: &Vector) -> Parameters {
+        self.preconditioner
+            .borrow()
+            .parameters(at, self.objective.classes().len())
     }
 
-    /// What is known of a point, looked at if need be.
-    fn see<T>(&self, at: &Vector, of: impl FnOnce(&Seen) -> T) -> std::result::Result<T, argmin::core::Error> {
+    /// What `of` takes of a point, which is looked at if need be.
+    fn see<T>(&self, at: &Vector, of: impl FnOnce(&Seen) -> T) -> Looked<T> {
         let mut last = self.last.borrow_mut();
         if let Some(seen) = last.as_ref().filter(|seen| seen.at == *at) {
             return Ok(of(seen));
@@ -282,12 +295,13 @@ impl<'o, 'a> Surface<'o, 'a> {
         };
         self.allowance.set(allowance);
         self.evaluations.set(self.evaluations.get() + 1);
-        let parameters = self.preconditioner.parameters(at, self.objective.classes().len());
-        let evaluation = self.objective.evaluate(&parameters, self.products.get());
+        let evaluation = self.objective.evaluate(&self.parameters(at), self.products.get());
+        let gradient = self.preconditioner.borrow().gradient(&evaluation.gradient);
         let seen = Seen {
+            height: self.height(at, evaluation.value, &gradient),
             at: at.clone(),
             value: evaluation.value,
-            gradient: self.preconditioner.gradient(&evaluation.gradient),
+            gradient,
             norm: self.objective.gradient_norm(&evaluation.gradient),
         };
         if !(seen.value.is_finite() && seen.norm.is_finite()) {
@@ -295,14 +309,38 @@ impl<'o, 'a> Surface<'o, 'a> {
         }
         Ok(of(last.insert(seen)))
     }
+
+    /// The value relative to that of the line search's origin.
+    ///
+    /// Where the two differ by little more than their rounding errors, the difference is taken from the gradients at both
+    /// ends instead, which have digits left: the idea of Hager and Zhang's "approximate Wolfe conditions", 2005.
+    fn height(&self, at: &Vector, value: f64, gradient: &Vector) -> f64 {
+        let origin = self.origin.borrow();
+        let Some(origin) = origin.as_ref() else {
+            return value;
+        };
+        let resolution = match self.products.get() {
+            Products::Single => 1e-6,
+            Products::Double => 1e-10,
+        };
+        let difference = value - origin.value;
+        if difference.abs() > resolution * origin.value.abs() {
+            return origin.height + difference;
+        }
+        let mut sum = 0.0;
+        for (((to, from), there), here) in at.iter().zip(&origin.at).zip(gradient).zip(&origin.gradient) {
+            sum += (to - from) * (there + here);
+        }
+        origin.height + 0.5 * sum
+    }
 }
 
 impl CostFunction for &Surface<'_, '_> {
     type Param = Vector;
     type Output = f64;
 
-    fn cost(&self, at: &Vector) -> std::result::Result<f64, argmin::core::Error> {
-        self.see(at, |seen| seen.value)
+    fn cost(&self, at: &Vector) -> Looked<f64> {
+        self.see(at, |seen| seen.height)
     }
 }
 
@@ -310,7 +348,7 @@ impl Gradient for &Surface<'_, '_> {
     type Param = Vector;
     type Gradient = Vector;
 
-    fn gradient(&self, at: &Vector) -> std::result::Result<Vector, argmin::core::Error> {
+    fn gradient(&self, at: &Vector) -> Looked<Vector> {
         self.see(at, |seen| seen.gradient.clone())
     }
 }
@@ -318,34 +356,32 @@ impl Gradient for &Surface<'_, '_> {
 /// A running minimisation: the best point, and what argmin knows of the way there.
 struct Descent<'s, 'o, 'a> {
     surface: &'s Surface<'o, 'a>,
-    point: Vector,
-    value: f64,
-    norm: f64,
+    seen: Seen,
     /// The gradient's norm at the start.
     first_norm: f64,
     iterations: usize,
     /// The iteration at which the memory was last emptied.
     restarted: usize,
+    /// Iterations without an end after which the variables are changed.
+    patience: usize,
     memory: Memory,
     state: Point,
 }
 
 impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
-    fn new(surface: &'s Surface<'o, 'a>, point: Vector) -> Result<Self> {
-        let mut descent = Self {
+    fn new(surface: &'s Surface<'o, 'a>, start: &Parameters) -> Result<Self> {
+        let at = surface.preconditioner.borrow().variables(start);
+        let seen = look(surface, &at)?;
+        Ok(Self {
             surface,
-            point,
-            value: 0.0,
-            norm: 0.0,
-            first_norm: 0.0,
+            first_norm: seen.norm,
+            state: standing(&seen),
+            seen,
             iterations: 0,
             restarted: 0,
+            patience: PATIENCE,
             memory: memory(),
-            state: Point::new(),
-        };
-        descent.look()?;
-        descent.first_norm = descent.norm;
-        Ok(descent)
+        })
     }
 
     /// The gradient's norm up to which the products in use lead.
@@ -356,47 +392,34 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
         }
     }
 
-    /// Takes value and gradient at the point from the surface.
-    fn look(&mut self) -> Result<()> {
-        self.surface.allowance.set(LINE_SEARCH);
-        let (value, norm, gradient) = self
-            .surface
-            .see(&self.point, |seen| (seen.value, seen.norm, seen.gradient.clone()))
-            .map_err(|_| Error::Diverged {
-                epoch: 0,
-                learning_rate: 0.0,
-            })?;
-        (self.value, self.norm) = (value, norm);
-        self.state.param = Some(self.point.clone());
-        self.state.cost = value;
-        self.state.grad = Some(gradient);
-        Ok(())
-    }
-
     /// Goes on with f64 products from here; what was learned of the curvature stays.
     fn refine(&mut self) -> Result<()> {
-        self.surface.take(Products::Double);
-        self.look()
+        self.surface.products.set(Products::Double);
+        self.seen = look(self.surface, &self.seen.at)?;
+        self.state.cost = self.seen.height;
+        self.state.grad = Some(self.seen.gradient.clone());
+        Ok(())
     }
 
     /// One iteration; `false` if it brought nothing.
     fn step(&mut self) -> bool {
-        self.surface.allowance.set(LINE_SEARCH);
+        let surface = self.surface;
+        surface.allowance.set(LINE_SEARCH);
+        surface.origin.replace(Some(self.seen.clone()));
         let state = std::mem::take(&mut self.state);
-        let Ok((mut state, _)) = self.memory.next_iter(&mut Problem::new(self.surface), state) else {
+        let Ok((mut state, _)) = self.memory.next_iter(&mut Problem::new(surface), state) else {
             return false;
         };
         let Some(point) = state.param.as_ref().filter(|_| !state.terminated()) else {
             return false;
         };
-        let Ok(norm) = self.surface.see(point, |seen| seen.norm) else {
+        let Ok(seen) = surface.see(point, Seen::clone) else {
             return false;
         };
-        if !(state.cost < self.value || norm < self.norm && state.cost <= self.value) {
+        if seen.height > self.seen.height || (seen.height == self.seen.height && seen.norm >= self.seen.norm) {
             return false;
         }
-        (self.value, self.norm) = (state.cost, norm);
-        self.point.assign(point);
+        self.seen = seen;
         self.iterations += 1;
         // argmin's executor would do that: the number tells L-BFGS when its memory is full.
         state.increment_iter();
@@ -404,19 +427,54 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
         true
     }
 
+    /// Goes on in variables that suit where it has come to: the curvature may be another one than at the start.
+    fn turn(&mut self) -> Result<()> {
+        let parameters = self.surface.parameters(&self.seen.at);
+        let preconditioner = Preconditioner::of(self.surface.objective, &parameters);
+        let at = preconditioner.variables(&parameters);
+        self.surface.preconditioner.replace(preconditioner);
+        self.patience *= 2;
+        self.restart(&at)
+    }
+
     /// Starts anew from the best point after a step that brought nothing; `false` where that was just tried.
     fn recover(&mut self) -> Result<bool> {
         if self.surface.products.get() == Products::Single {
-            self.surface.take(Products::Double);
+            self.surface.products.set(Products::Double);
         } else if self.restarted == self.iterations && self.iterations > 0 {
             return Ok(false);
         }
-        self.restarted = self.iterations;
-        self.memory = memory();
-        self.state = Point::new();
-        self.look()?;
+        let at = self.seen.at.clone();
+        self.restart(&at)?;
         Ok(true)
     }
+
+    fn restart(&mut self, at: &Vector) -> Result<()> {
+        self.seen = look(self.surface, at)?;
+        self.restarted = self.iterations;
+        self.memory = memory();
+        self.state = standing(&self.seen);
+        Ok(())
+    }
+}
+
+/// Looks at a point anew.
+fn look(surface: &Surface<'_, '_>, at: &Vector) -> Result<Seen> {
+    surface.last.replace(None);
+    surface.origin.replace(None);
+    surface.allowance.set(1);
+    surface.see(at, Seen::clone).map_err(|_| Error::Diverged {
+        epoch: 0,
+        learning_rate: 0.0,
+    })
+}
+
+/// argmin's state of a minimisation that starts at a point.
+fn standing(seen: &Seen) -> Point {
+    Point::new()
+        .param(seen.at.clone())
+        .cost(seen.height)
+        .gradient(seen.gradient.clone())
 }
 
 fn memory() -> Memory {

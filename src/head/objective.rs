@@ -5,7 +5,7 @@
 //! problem's shape alone, so the numbers are the same for every number of threads.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, LinalgScalar, aview1, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, LinalgScalar, aview1, s};
 use rayon::prelude::*;
 
 use super::linear::LinearHead;
@@ -19,6 +19,9 @@ const BLOCK: usize = 256;
 const PARTS: usize = 32;
 /// The most numbers in all partial gradients together; 256 MiB.
 const PART_NUMBERS: usize = 1 << 25;
+
+/// Parts in which the second derivative is estimated; each is a matrix of its size.
+const CURVATURE_PARTS: usize = 4;
 
 /// The precision of the matrix products; everything else is f64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,12 +120,12 @@ impl<'a> Objective<'a> {
             classes,
         };
         objective.set_c(c);
-        objective.centre = objective.mean_of(|value, _| value);
+        objective.centre = objective.mean();
         Ok(objective)
     }
 
-    /// The weighted mean of `of(feature, centre)` over the rows, for each feature.
-    fn mean_of(&self, of: impl Fn(f64, f64) -> f64 + Sync) -> Vec<f64> {
+    /// The weighted mean of the rows.
+    fn mean(&self) -> Vec<f64> {
         let rows = self.rows_of_a_part();
         let parts: Vec<Vec<f64>> = (0..self.rows().div_ceil(rows))
             .into_par_iter()
@@ -130,25 +133,20 @@ impl<'a> Objective<'a> {
                 let mut sums = vec![0.0; self.dim()];
                 for index in part * rows..self.rows().min((part + 1) * rows) {
                     let share = self.share(index);
-                    for ((sum, &feature), &centre) in sums.iter_mut().zip(self.row(index)).zip(&self.centre) {
-                        *sum += share * of(f64::from(feature), centre);
+                    for (sum, &feature) in sums.iter_mut().zip(self.row(index)) {
+                        *sum += share * f64::from(feature);
                     }
                 }
                 sums
             })
             .collect();
-        let mut means = vec![0.0; self.dim()];
+        let mut mean = vec![0.0; self.dim()];
         for part in &parts {
-            for (mean, sum) in means.iter_mut().zip(part) {
+            for (mean, sum) in mean.iter_mut().zip(part) {
                 *mean += sum;
             }
         }
-        means
-    }
-
-    /// The variance of each feature, `[dim]`.
-    pub(super) fn variances(&self) -> Array1<f64> {
-        self.mean_of(|value, centre| (value - centre) * (value - centre)).into()
+        mean
     }
 
     /// The classes told apart, of the task's, in order: those whose rows weigh something, or all.
@@ -184,11 +182,6 @@ impl<'a> Objective<'a> {
     pub(super) fn set_c(&mut self, c: f64) {
         let penalised = if self.classes.len() == 2 { 2.0 } else { 1.0 };
         self.penalty = penalised / (c * self.total);
-    }
-
-    /// The penalty's second derivative by each weight, per unit of weight.
-    pub(super) fn penalty(&self) -> f64 {
-        self.penalty
     }
 
     /// The largest derivative by a weight or bias of the classifier as it applies to the rows as they are.
@@ -305,34 +298,82 @@ impl<'a> Objective<'a> {
         }
     }
 
-    /// The covariance of the rows, `[dim, dim]`, from at most `most` of them evenly spread.
-    pub(super) fn covariance(&self, most: usize) -> Array2<f64> {
-        let step = self.rows().div_ceil(most);
-        let taken: Vec<usize> = (0..self.rows()).step_by(step).collect();
-        let total: f64 = taken.iter().map(|&row| self.share(row)).sum();
-        let dim = self.dim();
-        let parts: Vec<Array2<f64>> = taken
-            .par_chunks(taken.len().div_ceil(4).max(BLOCK))
-            .map(|part| {
-                let mut sum = Array2::zeros((dim, dim));
-                for rows in part.chunks(BLOCK) {
-                    let mut x = Array2::<f32>::zeros((rows.len(), dim));
-                    for (mut x, &row) in x.rows_mut().into_iter().zip(rows) {
-                        let scale = (self.share(row) / total).sqrt();
-                        for ((x, &feature), centre) in x.iter_mut().zip(self.row(row)).zip(&self.centre) {
-                            *x = ((f64::from(feature) - centre) * scale) as f32;
-                        }
-                    }
-                    f32::accumulate(&x.t(), &x.view(), &mut sum);
-                }
-                sum
-            })
-            .collect();
-        let mut covariance = Array2::zeros((dim, dim));
+    /// The second derivative at `at`, averaged over the classes, `[dim + 1, dim + 1]`; the last column is the offset's.
+    ///
+    /// Estimated from at most `most` rows, evenly spread, and so that it is positive definite.
+    pub(super) fn curvature(&self, at: &Parameters, most: usize) -> Array2<f64> {
+        let size = self.dim() + 1;
+        let parts = self.curved(at, most, |x| {
+            let mut sum = Array2::zeros((size, size));
+            f32::accumulate(&x.t(), &x, &mut sum);
+            sum
+        });
+        let mut curvature = Array2::zeros((size, size));
         for part in &parts {
-            covariance += part;
+            curvature += part;
         }
-        covariance
+        self.penalise(curvature.diag_mut());
+        curvature
+    }
+
+    /// The diagonal of [`curvature`](Self::curvature), `[dim + 1]`.
+    pub(super) fn curvatures(&self, at: &Parameters, most: usize) -> Array1<f64> {
+        let parts = self.curved(at, most, |x| {
+            x.columns()
+                .into_iter()
+                .map(|column| column.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>())
+                .collect::<Array1<f64>>()
+        });
+        let mut curvatures = Array1::zeros(self.dim() + 1);
+        for part in &parts {
+            curvatures += part;
+        }
+        self.penalise(curvatures.view_mut());
+        curvatures
+    }
+
+    /// Adds the penalty's second derivative, and to the offset's as little as keeps it above 0.
+    fn penalise(&self, mut diagonal: ArrayViewMut1<'_, f64>) {
+        let largest = diagonal.iter().copied().fold(self.penalty, f64::max);
+        diagonal += largest * 1e-8;
+        diagonal
+            .slice_mut(s![..self.dim()])
+            .mapv_inplace(|value| value + self.penalty);
+    }
+
+    /// What `of` makes of some rows at a time, each `[x 1] · √(sᵢ · mean(p·(1 - p)))`, `p` being its probabilities at `at`.
+    fn curved<T: Send>(&self, at: &Parameters, most: usize, of: impl Fn(ArrayView2<'_, f32>) -> T + Sync) -> Vec<T> {
+        let taken: Vec<usize> = (0..self.rows()).step_by(self.rows().div_ceil(most)).collect();
+        // Above 0 even where only rows without weight were taken.
+        let total = taken
+            .iter()
+            .map(|&row| self.share(row))
+            .sum::<f64>()
+            .max(f64::MIN_POSITIVE);
+        let weight = at.weight.mapv(|weight| weight as f32);
+        let (dim, classes) = (self.dim(), self.classes.len());
+        taken
+            .par_chunks(taken.len().div_ceil(CURVATURE_PARTS))
+            .map(|rows| {
+                let mut x = Array2::<f32>::zeros((rows.len(), dim + 1));
+                for (mut x, &row) in x.rows_mut().into_iter().zip(rows) {
+                    self.centred(row, x.slice_mut(s![..dim]).insert_axis(Axis(0)));
+                }
+                let logits = x.slice(s![.., ..dim]).dot(&weight.t());
+                let mut probabilities = vec![0.0; classes];
+                for ((mut x, logits), &row) in x.rows_mut().into_iter().zip(logits.rows()).zip(rows) {
+                    for ((value, &logit), offset) in probabilities.iter_mut().zip(logits).zip(&at.offset) {
+                        *value = f64::from(logit) + offset;
+                    }
+                    softmax_row(&mut probabilities);
+                    let spread: f64 = probabilities.iter().map(|p| p * (1.0 - p)).sum();
+                    let scale = (spread / classes as f64 * self.share(row) / total).sqrt() as f32;
+                    x[dim] = 1.0;
+                    x.mapv_inplace(|value| value * scale);
+                }
+                of(x.view())
+            })
+            .collect()
     }
 
     /// The parameters of a head of all the task's classes.

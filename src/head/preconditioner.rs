@@ -1,17 +1,17 @@
 //! A change of variables that makes the logistic objective rounder, so that L-BFGS needs fewer steps.
 //!
 //! Features are correlated: their covariance has a few large and many small eigenvalues, and so has the objective's second
-//! derivative. At a classifier that knows nothing it is `covariance / classes + penalty` for each class, on all
-//! directions that matter. In variables `V` with `W = V · T`, `T` the inverse of that matrix's Cholesky factor, it is 1.
-//! The objective, the penalty included, is the same function of `W`; only the way to its optimum changes.
+//! derivative. Averaged over classes it is `M = Σ sᵢ · mean(p·(1 - p))ᵢ · x·xᵀ + penalty`, `p` being the probabilities of row
+//! `i` and `x` the row with a 1 for the bias. In variables `V` with `[W b] = V · T`, `T` the inverse of M's Cholesky factor,
+//! it is 1. The objective, the penalty included, is the same function of W; only the way to its optimum changes.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use super::objective::{Objective, Parameters};
 
-/// Rows from which the covariance is estimated, in multiples of the number of features.
+/// Rows from which the second derivative is estimated, in multiples of the number of features.
 const ROWS_PER_FEATURE: usize = 8;
 /// The most evaluations' worth of work that making the full transformation may cost.
 const WORTH: usize = 60;
@@ -20,107 +20,82 @@ const SMALL: usize = 24;
 /// Classes whose weights are transformed by one matrix product.
 const CLASSES: usize = 8;
 
-/// The variables in which an [`Objective`] is minimised: `[classes · dim]` transformed weights, then `[classes]` offsets.
+/// The variables in which an [`Objective`] is minimised: `[classes · (dim + 1)]`.
 #[derive(Debug)]
-pub(super) struct Preconditioner {
-    transformation: Transformation,
-    /// What an offset's variable is multiplied by.
-    offset_scale: f64,
-}
-
-#[derive(Debug)]
-enum Transformation {
-    /// `[dim, dim]`, lower triangular: `T`.
+pub(super) enum Preconditioner {
+    /// `[dim + 1, dim + 1]`, lower triangular: `T`.
     Full(Array2<f64>),
-    /// The diagonal of `T`, where the full matrix is not worth its work.
+    /// `[dim + 1]`: the diagonal of `T`, where the full matrix is not worth its work.
     Diagonal(Array1<f64>),
 }
 
 impl Preconditioner {
-    /// The change of variables that suits `objective`.
-    pub(super) fn of(objective: &Objective<'_>) -> Self {
+    /// The change of variables that suits `objective` near `at`.
+    pub(super) fn of(objective: &Objective<'_>, at: &Parameters) -> Self {
         let (rows, dim, classes) = (objective.rows(), objective.dim(), objective.classes().len());
         let most = ROWS_PER_FEATURE * dim;
-        let curvature = 1.0 / classes as f64;
-        let evaluation = 2 * rows * classes;
-        let full = dim.saturating_mul(rows.min(most) + dim) <= WORTH * evaluation;
-        let transformation = full
-            .then(|| {
-                let mut matrix = objective.covariance(most);
-                matrix *= curvature;
-                matrix
-                    .diag_mut()
-                    .iter_mut()
-                    .for_each(|value| *value += objective.penalty());
-                inverse_factor(&matrix.view()).map(Transformation::Full)
-            })
-            .flatten();
-        let transformation = transformation.unwrap_or_else(|| {
-            let scale = |variance: f64| 1.0 / (variance * curvature + objective.penalty()).sqrt();
-            Transformation::Diagonal(objective.variances().mapv_into(scale))
-        });
-        Self {
-            transformation,
-            offset_scale: (classes as f64).sqrt(),
+        let work = dim.saturating_mul(rows.min(most) + dim);
+        if work <= WORTH * 2 * rows * classes
+            && let Some(inverse) = inverse_factor(&objective.curvature(at, most).view())
+        {
+            return Self::Full(inverse);
         }
+        Self::Diagonal(objective.curvatures(at, most).mapv(|curvature| 1.0 / curvature.sqrt()))
     }
 
     /// The parameters that `variables` stand for.
     pub(super) fn parameters(&self, variables: &Array1<f64>, classes: usize) -> Parameters {
-        let (weight, offset) = Self::split(variables, classes);
-        let weight = match &self.transformation {
-            Transformation::Full(matrix) => product(weight, matrix.view()),
-            Transformation::Diagonal(scale) => &weight * scale,
+        let columns = variables.len() / classes;
+        let variables = variables
+            .view()
+            .into_shape_with_order((classes, columns))
+            .expect("the variables are those of all classes, one after another");
+        let joined = match self {
+            Self::Full(matrix) => product(variables, matrix.view()),
+            Self::Diagonal(scale) => &variables * scale,
         };
         Parameters {
-            weight,
-            offset: &offset * self.offset_scale,
+            weight: joined.slice(s![.., ..columns - 1]).to_owned(),
+            offset: joined.column(columns - 1).to_owned(),
         }
     }
 
     /// The variables that stand for `parameters`.
     pub(super) fn variables(&self, parameters: &Parameters) -> Array1<f64> {
-        let mut weight = parameters.weight.clone();
-        match &self.transformation {
-            Transformation::Full(matrix) => {
-                for mut row in weight.rows_mut() {
+        let mut joined = join(parameters);
+        match self {
+            Self::Full(matrix) => {
+                for mut row in joined.rows_mut() {
                     // V · T = W, column by column from the last: T is lower triangular.
                     for column in (0..row.len()).rev() {
-                        let below = s![column + 1..];
-                        let known = row.slice(below).dot(&matrix.slice(s![column + 1.., column]));
+                        let known = row.slice(s![column + 1..]).dot(&matrix.slice(s![column + 1.., column]));
                         row[column] = (row[column] - known) / matrix[[column, column]];
                     }
                 }
             }
-            Transformation::Diagonal(scale) => weight /= scale,
+            Self::Diagonal(scale) => joined /= scale,
         }
-        Self::join(weight, &parameters.offset, 1.0 / self.offset_scale)
+        joined.into_iter().collect()
     }
 
     /// The derivatives by the variables from those by the parameters.
     pub(super) fn gradient(&self, gradient: &Parameters) -> Array1<f64> {
-        let weight = match &self.transformation {
-            Transformation::Full(matrix) => product(gradient.weight.view(), matrix.t()),
-            Transformation::Diagonal(scale) => &gradient.weight * scale,
+        let joined = join(gradient);
+        let transformed = match self {
+            Self::Full(matrix) => product(joined.view(), matrix.t()),
+            Self::Diagonal(scale) => joined * scale,
         };
-        Self::join(weight, &gradient.offset, self.offset_scale)
+        transformed.into_iter().collect()
     }
+}
 
-    fn join(weight: Array2<f64>, offset: &Array1<f64>, scale: f64) -> Array1<f64> {
-        weight
-            .into_iter()
-            .chain(offset.iter().map(|offset| offset * scale))
-            .collect()
-    }
-
-    fn split<'v>(variables: &'v Array1<f64>, classes: usize) -> (ArrayView2<'v, f64>, ArrayView1<'v, f64>) {
-        let dim = variables.len() / classes - 1;
-        let (weight, offset) = variables.view().split_at(Axis(0), classes * dim);
-        let weight = weight
-            .into_shape_with_order((classes, dim))
-            .expect("the weights come first, class after class");
-        (weight, offset)
-    }
+/// `[classes, dim + 1]`: the weights and, in the last column, the offsets.
+fn join(parameters: &Parameters) -> Array2<f64> {
+    let (classes, dim) = parameters.weight.dim();
+    let mut joined = Array2::zeros((classes, dim + 1));
+    joined.slice_mut(s![.., ..dim]).assign(&parameters.weight);
+    joined.column_mut(dim).assign(&parameters.offset);
+    joined
 }
 
 /// `a · b`, some rows of `a` by each thread.
@@ -190,6 +165,36 @@ fn small_inverse_factor(matrix: &ArrayView2<'_, f64>) -> Option<Array2<f64>> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_stand_for_their_parameters() {
+        let parameters = Parameters {
+            weight: Array2::from_shape_fn((3, 30), |(i, j)| ((i * 5 + j) as f64).sin()),
+            offset: Array1::from_shape_fn(3, |i| i as f64),
+        };
+        let root = Array2::from_shape_fn((31, 40), |(i, j)| ((i * 31 + j * 17 + i * j) as f64).cos());
+        let full = Preconditioner::Full(inverse_factor(&root.dot(&root.t()).view()).unwrap());
+        let diagonal = Preconditioner::Diagonal(Array1::from_shape_fn(31, |i| 1.0 + i as f64));
+        for preconditioner in [full, diagonal] {
+            let variables = preconditioner.variables(&parameters);
+            let back = preconditioner.parameters(&variables, 3);
+            assert!(
+                (&back.weight - &parameters.weight)
+                    .iter()
+                    .all(|error| error.abs() < 1e-10)
+            );
+            assert!(
+                (&back.offset - &parameters.offset)
+                    .iter()
+                    .all(|error| error.abs() < 1e-10)
+            );
+            // A linear function's gradient, moved along itself in either coordinates.
+            let moved = preconditioner.parameters(&preconditioner.gradient(&parameters), 3);
+            let slope: f64 = (&moved.weight * &parameters.weight).sum() + moved.offset.dot(&parameters.offset);
+            let gradient = preconditioner.gradient(&parameters);
+            assert!((slope / gradient.dot(&gradient) - 1.0).abs() < 1e-12);
+        }
+    }
 
     #[test]
     fn the_inverse_factor_turns_its_matrix_into_the_identity() {

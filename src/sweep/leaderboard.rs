@@ -143,11 +143,7 @@ impl Leaderboard {
     /// [`Error::Usage`] for another ending, [`Error::Io`] where it can't be written.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let bytes = match BoardFormat::of(path)? {
-            BoardFormat::Csv => self.csv().map_err(|error| Error::Io {
-                action: "write",
-                path: path.to_path_buf(),
-                source: error.into(),
-            })?,
+            BoardFormat::Csv => self.csv_text()?.into_bytes(),
             BoardFormat::Json => {
                 let mut bytes = serde_json::to_vec_pretty(&self.entries).expect("entries are plain values");
                 bytes.push(b'\n');
@@ -155,6 +151,16 @@ impl Leaderboard {
             }
         };
         write_atomically(path, &[&bytes])
+    }
+
+    /// All of it as CSV.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is no text, which cells never are.
+    pub(crate) fn csv_text(&self) -> Result<String> {
+        let bytes = self.csv().map_err(|error| error.to_string());
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
+        text.map_err(|problem| Error::Usage(format!("the leaderboard is no table: {problem}")))
     }
 
     /// One line for each entry: rank, axes, then what came of it.

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::number;
 use crate::error::{Error, Result};
 
@@ -73,6 +75,34 @@ impl SweepSpec {
         spec.grids.push(Grid { axes: grid });
         spec.check_count()?;
         Ok(spec)
+    }
+
+    /// The grids as JSON: a list of objects, each of axes with lists of values.
+    pub(crate) fn to_json(&self) -> Value {
+        let axes = |grid: &Grid| -> Value {
+            let axes = grid.axes.iter().map(|axis| (axis.name.clone(), json!(axis.values)));
+            axes.collect::<serde_json::Map<_, _>>().into()
+        };
+        self.grids.iter().map(axes).collect()
+    }
+
+    /// What [`to_json`](Self::to_json) wrote; `None` for anything else.
+    pub(crate) fn from_json(json: &Value) -> Option<Self> {
+        let grid = |axes: &Value| {
+            let axis = |(name, values): (&String, &Value)| {
+                let values: Vec<String> = serde_json::from_value(values.clone()).ok()?;
+                let name = name.clone();
+                (!values.is_empty()).then_some(Axis { name, values })
+            };
+            let axes = axes.as_object()?.iter().map(axis).collect::<Option<Vec<Axis>>>()?;
+            Some(Grid { axes })
+        };
+        let grids: Vec<Grid> = json.as_array()?.iter().map(grid).collect::<Option<_>>()?;
+        let spec = Self {
+            grids,
+            notes: Vec::new(),
+        };
+        (!spec.grids.is_empty() && spec.check_count().is_ok()).then_some(spec)
     }
 
     /// All of several sweeps.

@@ -19,6 +19,7 @@ fn rows(scene: &Scene, name: &str) -> Vec<BTreeMap<String, String>> {
 #[test]
 fn every_head_of_a_sweep_is_bit_for_bit_that_of_its_single_run() {
     let scene = Scene::extracted();
+    std::fs::create_dir(scene.path("all")).unwrap();
     let report = train(
         &scene,
         "--epochs 4 --sweep lr=0.001,0.05,momentum=0,0.9,batch-size=4,32,seed=0..1 --keep all -o all/head.safetensors --json",
@@ -145,7 +146,7 @@ fn the_table_shows_what_varies_and_where_the_best_is() {
     let end: Vec<&str> = lines.iter().rev().take(3).rev().copied().collect();
     assert!(end[0].starts_with("Best val Acc: 1.0000  (epoch "), "{}", run.stdout);
     assert!(
-        end[0].contains("95% interval 0.7008 to 1.0000"),
+        end[0].contains("95% interval 0.7009 to 1.0000"),
         "nine of nine: {}",
         run.stdout
     );
@@ -158,7 +159,11 @@ fn the_table_shows_what_varies_and_where_the_best_is() {
 #[test]
 fn a_head_that_diverges_is_last_and_ends_nothing() {
     let scene = Scene::extracted();
-    let run = train(&scene, "--sweep lr=1e30,0.05 --leaderboard board.json --json").code(0);
+    let run = train(
+        &scene,
+        "--sweep lr=1e30,0.05 --weight-decay 1e-3 --leaderboard board.json --json",
+    )
+    .code(0);
     let report = run.json();
     assert_eq!((&report["heads"], &report["failed_heads"]), (&2.into(), &1.into()));
     let board = &report["leaderboard"];
@@ -175,7 +180,8 @@ fn a_head_that_diverges_is_last_and_ends_nothing() {
     assert_eq!(file, *board);
     run.says(&["1 of 2 heads failed", "diverged"]);
     scene.remove("head.safetensors");
-    train(&scene, "--sweep lr=1e30,1e31 --leaderboard board.csv").error(1, &["none of 2 trainings", "diverged"]);
+    train(&scene, "--sweep lr=1e30,1e31 --weight-decay 1 --leaderboard board.csv")
+        .error(1, &["none of 2 trainings", "diverged"]);
     assert!(!scene.path("head.safetensors").exists());
     assert_eq!(
         rows(&scene, "board.csv").len(),
@@ -213,6 +219,12 @@ fn what_is_wrong_with_a_sweep_is_said_before_anything_is_trained() {
     scene.write("grid.toml", b"lr = '4..0'");
     train(&scene, "--sweep-file grid.toml").error(2, &["grid.toml", "axis `lr`", "4..0"]);
     train(&scene, "--sweep-file none.toml").code(1).says(&["none.toml"]);
+    for option in ["-o none/head", "--leaderboard none/board.csv"] {
+        let run = train(&scene, &format!("--sweep lr=0.1,0.2 {option}"))
+            .code(1)
+            .says(&["cannot write `none/"]);
+        assert!(!scene.path("head.safetensors").exists(), "{}", run.stderr);
+    }
 }
 
 #[test]

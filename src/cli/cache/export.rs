@@ -7,13 +7,11 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::super::context::Context;
-use super::super::extract::InputArguments;
 use super::super::output::{Ending, Result, counted, print_json};
-use super::super::train_head::{SpaceArguments, SplitArguments};
+use super::super::selection::SelectionArguments;
 use crate::feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
-use crate::features::{FeatureRequest, Selection};
+use crate::features::Selection;
 use crate::observer::Observer;
-use crate::views::{MOST_VIEWS, RandomViews};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
@@ -25,18 +23,8 @@ pub(in crate::cli) struct Arguments {
     /// Path of the files to write, without extension
     #[arg(short, long, value_name = "PREFIX")]
     output: PathBuf,
-    /// Random views to write after the plain one of each training picture, as `extract --views` stored them
-    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(MOST_VIEWS)))]
-    views: u16,
-    /// Seed of the random views
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    views_seed: u16,
     #[command(flatten)]
-    space: SpaceArguments,
-    #[command(flatten)]
-    split: SplitArguments,
-    #[command(flatten)]
-    input: InputArguments,
+    selection: SelectionArguments,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -50,13 +38,7 @@ enum FormatArgument {
 }
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
-    let request = FeatureRequest {
-        input: arguments.input.options(),
-        space: arguments.space.choice(context),
-        val_fraction: arguments.split.val_fraction,
-        group_by: arguments.split.group_by,
-        views: RandomViews::new(arguments.views.into(), arguments.views_seed.into())?,
-    };
+    let request = arguments.selection.request(context)?;
     let selection = Selection::of(&context.cache, &arguments.dataset, &request)?;
     for warning in selection.warnings() {
         context.observer.warn(&warning);

@@ -13,9 +13,10 @@ const MOST_CLASSES: usize = 20;
 const MOST_COLUMNS: usize = 12;
 /// Mistakes that are shown.
 const MOST_MISTAKES: usize = 10;
-/// Characters of a class's name in the first column, and in the head of another one.
+/// Characters of a class's name.
 const NAME: usize = 32;
-const COLUMN_NAME: usize = 12;
+/// Characters of a line of the confusion matrix, as far as names can be shortened.
+const LINE: usize = 100;
 
 pub(super) fn write(out: &mut dyn Write, evaluation: &Evaluation, head: &Path) -> io::Result<()> {
     let report = &evaluation.report;
@@ -50,11 +51,18 @@ fn marks(evaluation: &Evaluation) -> Vec<String> {
     let mut lines = Vec::new();
     for reason in &evaluation.optimism {
         lines.push(match (reason, &evaluation.test_uses) {
+            (Optimism::TrainedOn, _) if evaluation.split == EvaluatedSplit::All => {
+                "optimistic: the head was trained on many of these pictures".to_owned()
+            }
             (Optimism::TrainedOn, _) => {
-                "optimistic: the head was trained on pictures of these, which says nothing of new ones".to_owned()
+                "optimistic: the head was trained on these pictures, so they say nothing of new ones".to_owned()
             }
             (Optimism::SelectedOn, _) => {
-                "optimistic: the head was selected on this split; new pictures are likely to be a little harder".to_owned()
+                let and_calibrated = if evaluation.report.temperature == 1.0 { "" } else { " and calibrated" };
+                format!(
+                    "optimistic: the head was selected{and_calibrated} on this split; new pictures are likely to be a little \
+                     harder"
+                )
             }
             (Optimism::TestReused, Some(uses)) => {
                 let first = uses.first.as_ref().map_or_else(String::new, |first| {
@@ -186,8 +194,13 @@ fn write_classes(out: &mut dyn Write, report: &Report) -> io::Result<()> {
 fn write_matrix(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     writeln!(out, "confusion (row: true class, column: predicted)")?;
     let names: Vec<String> = report.classes.iter().map(|name| shortened(name, NAME)).collect();
-    let heads: Vec<String> = report.classes.iter().map(|name| shortened(name, COLUMN_NAME)).collect();
     let width = width_of(names.iter().map(String::as_str));
+    let room = (LINE - width) / report.classes.len();
+    let heads: Vec<String> = report
+        .classes
+        .iter()
+        .map(|name| shortened(name, room.saturating_sub(2).clamp(4, NAME)))
+        .collect();
     let counts = report.confusion.iter().flatten();
     let digits = counts.map(|count| count.to_string().len()).max().unwrap_or(1);
     let columns: Vec<usize> = heads.iter().map(|head| head.chars().count().max(digits)).collect();

@@ -25,6 +25,9 @@ pub(in crate::cli) struct KeepArguments {
     /// Keep no run, only the head
     #[arg(long)]
     pub(in crate::cli) no_run: bool,
+    /// Repeat a run, bit for bit: its data set where none is given, its options where no others are
+    #[arg(long, value_name = "RUN")]
+    pub(in crate::cli) from: Option<String>,
 }
 
 /// A run that is being kept as far as the disk lets it: a head is never lost for want of a place for its run.

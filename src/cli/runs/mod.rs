@@ -1,7 +1,6 @@
 //! `lastlayer runs`: the experiments that were kept.
 
 mod compare;
-#[expect(dead_code, reason = "train-head is to use it")]
 mod keep;
 mod list;
 mod show;
@@ -15,7 +14,6 @@ use serde_json::Value;
 use super::context::Context;
 use super::output::{Ending, Result};
 
-#[expect(unused_imports, reason = "train-head is to use it")]
 pub(super) use keep::{KeepArguments, KeptRun};
 
 #[derive(Debug, Args)]

@@ -7,11 +7,12 @@ use serde_json::json;
 
 use super::super::context::Context;
 use super::super::output::counted;
+use super::Job;
 use crate::cache::Origin;
 use crate::error::{Error, Result};
-use crate::features::{FeatureRequest, LabelledFeatures};
+use crate::features::LabelledFeatures;
 use crate::head::{EpochRecord, HeadFile, HeadMeta, Recipe, Training};
-use crate::metrics::wilson;
+use crate::metrics::{Fitted, Report, fit_temperature, wilson};
 use crate::observer::Observer;
 use crate::space::SpaceDescription;
 use crate::sweep::CrossValidation;
@@ -53,17 +54,17 @@ pub(super) fn interval_text([low, high]: [f64; 2]) -> String {
     format!("95% interval {low:.4} to {high:.4}")
 }
 
-/// The head of a training as a file, with all that is known of it.
+/// The head of a training as a file, with all that is known of it, and calibrated on the validation pictures.
 pub(super) fn head_file(
+    job: &Job<'_>,
     features: &LabelledFeatures,
-    request: &FeatureRequest,
     recipe: &Recipe,
     trained: &Training,
     folds: Option<&CrossValidation>,
 ) -> Result<HeadFile> {
     let mut options = serde_json::to_value(recipe).expect("options are numbers");
-    options["val_fraction"] = json!(request.val_fraction);
-    options["group_by"] = json!(request.group_by.as_ref().map(Regex::as_str));
+    options["val_fraction"] = json!(job.request.val_fraction);
+    options["group_by"] = json!(job.request.group_by.as_ref().map(Regex::as_str));
     let description = SpaceDescription::parse(features.space.json()).ok_or_else(|| {
         Error::Usage("the features were extracted by another version of lastlayer: extract them again".to_owned())
     })?;
@@ -73,7 +74,21 @@ pub(super) fn head_file(
         file: PathBuf::new(),
     };
     let origin = features.origin.clone().unwrap_or_else(unknown);
+    options["views"] = json!(job.request.views.count());
+    options["views_seed"] = json!(job.request.views.seed());
     let mut metrics = metrics_of(trained.best(), features);
+    let mut temperature = 1.0;
+    if job.calibrates && !features.val.labels.is_empty() {
+        let logits = trained.head.logits(features.val.view())?;
+        let fit = fit_temperature(logits.view(), &features.val.labels)?;
+        if fit.fitted != Fitted::NoMistakes
+            && let Some(note) = fit.fitted.note()
+        {
+            job.context.observer.warn(note);
+        }
+        temperature = fit.temperature;
+        metrics["calibration"] = json!(fit);
+    }
     if let Some(folds) = folds {
         metrics["cross_validation"] = json!(folds);
     }
@@ -89,10 +104,22 @@ pub(super) fn head_file(
             space: features.space.json().to_owned(),
             options,
             metrics,
-            temperature: 1.0,
+            temperature,
             lastlayer_version: env!("CARGO_PKG_VERSION").to_owned(),
         },
     })
+}
+
+/// What a run tells of its head: that of the head's file, and all numbers on the validation pictures.
+pub(super) fn metrics_of_run(features: &LabelledFeatures, head: &HeadFile) -> Result<serde_json::Value> {
+    let mut metrics = head.meta.metrics.clone();
+    if !features.val.labels.is_empty() {
+        let logits = head.head.logits(features.val.view())?;
+        let names = &features.classes;
+        let report = Report::of(logits.view(), &features.val.labels, names, head.meta.temperature)?;
+        metrics["val"] = json!(report);
+    }
+    Ok(metrics)
 }
 
 fn metrics_of(best: &EpochRecord, features: &LabelledFeatures) -> serde_json::Value {

@@ -6,14 +6,16 @@ use std::sync::{Mutex, PoisonError};
 
 use ndarray::Axis;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use serde::{Deserialize, Serialize};
 
 use super::super::output::{Ending, Result};
-use super::Job;
 use super::data::check_features;
 use super::fold_file;
 use super::many::{self, Keep};
 use super::plan::Plan;
 use super::report::Folding;
+use super::start::Folds;
+use super::{Job, task_of};
 use crate::dataset::{assign_folds, thin_classes};
 use crate::error::Error;
 use crate::features::{LabelledFeatures, PooledFeatures, pooled_features};
@@ -25,7 +27,8 @@ use crate::sweep::{CrossValidation, Leaderboard, Outcome};
 const SIDE_BY_SIDE_BYTES: usize = 1 << 30;
 
 /// `--folds`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum FoldChoice {
     Count(usize),
     File(PathBuf),
@@ -52,12 +55,12 @@ struct Assignments {
 }
 
 /// Trains every combination of `plan` on every fold, ranks them, trains the best on all pictures, and saves it.
-pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, choice: &FoldChoice) -> Result<Ending> {
+pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, folds: &Folds) -> Result<Ending> {
     let pooled = pooled_features(&job.context.cache, job.dataset, job.request)?;
     let features = &pooled.features;
     check_features(job.dataset, features, job.context)?;
     let recipes = plan.recipes(&features.classes)?;
-    let assignments = assign(job, &pooled, choice)?;
+    let assignments = assign(job, &pooled, folds)?;
     if let Some(path) = &job.many.folds_file {
         fold_file::write(path, &pooled, &assignments.of_repeats)?;
     }
@@ -65,7 +68,8 @@ pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, choice: &FoldChoice) ->
         folds: assignments.folds,
         repeats: assignments.of_repeats.len(),
     };
-    let outcomes = validate(job, features, &recipes, &assignments)?;
+    let (mut run, config) = job.begin_run(features, job.recipe_of_run(&recipes))?;
+    let outcomes = run.watch(validate(job, features, &recipes, &assignments))?;
     let entries = plan.combinations.iter().zip(outcomes).enumerate();
     let entries = entries.map(|(number, (combination, scores))| {
         let outcome = scores.map(|trained| {
@@ -76,21 +80,15 @@ pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, choice: &FoldChoice) ->
         many::entry(number, combination, outcome)
     });
     let board = Leaderboard::new(plan.axes.clone(), entries.collect::<Result<_, _>>()?);
-    let kept = train_best(job, features, &recipes, &board)?;
-    many::finish(job, plan, features, board, &kept, Some(folding))
+    let kept = run.watch(train_best(job, features, &recipes, &board))?;
+    many::finish(job, plan, features, board, &kept, Some(folding), (run, config))
 }
 
 /// Gives each picture its fold, and tells of classes that are too small for it.
-fn assign(job: &Job<'_>, pooled: &PooledFeatures, choice: &FoldChoice) -> Result<Assignments, Error> {
+fn assign(job: &Job<'_>, pooled: &PooledFeatures, wanted: &Folds) -> Result<Assignments, Error> {
     let labels = &pooled.features.train.labels;
-    let (folds, of_repeats) = match choice {
+    let (folds, of_repeats) = match &wanted.choice {
         FoldChoice::File(path) => {
-            if job.many.repeats.is_some() {
-                return Err(Error::Usage(
-                    "--repeats folds anew, but the file of --folds says which folds there are: leave one of them out"
-                        .to_owned(),
-                ));
-            }
             let of_repeats = fold_file::read(path, pooled)?;
             let largest = of_repeats.iter().flatten().flatten().max();
             (largest.map_or(0, |largest| largest + 1), of_repeats)
@@ -108,8 +106,7 @@ fn assign(job: &Job<'_>, pooled: &PooledFeatures, choice: &FoldChoice) -> Result
                 };
                 job.context.observer.warn(&warning);
             }
-            let repeats = u64::from(job.many.repeats.unwrap_or(1));
-            let seeds = (0..repeats).map(|repeat| job.fold_seed.wrapping_add(repeat));
+            let seeds = (0..u64::from(wanted.repeats)).map(|repeat| wanted.seed.wrapping_add(repeat));
             let assigned = seeds.map(|seed| assign_folds(labels, &pooled.units, *folds, seed));
             (*folds, assigned.collect::<Result<_, _>>()?)
         }
@@ -142,9 +139,15 @@ fn validate(
             let all = (0..assigned.len()).filter(|row| (assigned[*row] == Some(fold)) == wanted);
             all.collect()
         };
-        let (x, y) = select(features, &rows(false));
+        let trains = rows(false);
+        let (x, y) = select(features, &trains);
         let (held, held_labels) = select(features, &rows(true));
-        let task = TrainingTask::new(features.classes.len(), Examples::new(x.view(), &y)?)?;
+        let views = features.train_views.iter().map(|view| view.select(Axis(0), &trains));
+        let views: Vec<_> = views.collect();
+        let mut task = TrainingTask::new(features.classes.len(), Examples::new(x.view(), &y)?)?;
+        if !views.is_empty() {
+            task = task.with_views(views.iter().map(ndarray::Array2::view).collect())?;
+        }
         train_all(recipes, &task, observer, &|number, trained| {
             // The last epoch's: to choose the epoch by the fold would be to learn from what it shall judge.
             let score = trained.and_then(|training| {
@@ -157,7 +160,7 @@ fn validate(
         });
         Ok(())
     };
-    let bytes = features.train.features.len() * size_of::<f32>() * places.len();
+    let bytes = features.train.features.len() * (1 + features.train_views.len()) * size_of::<f32>() * places.len();
     let ran = if bytes <= SIDE_BY_SIDE_BYTES {
         places.par_iter().try_for_each(run)
     } else {
@@ -189,8 +192,7 @@ fn train_best(
     let ranked = board.entries.iter().filter(|entry| entry.rank.is_some());
     let numbers: Vec<usize> = ranked.map(|entry| entry.number).take(limit).collect();
     let chosen: Vec<ValidRecipe> = numbers.iter().map(|number| recipes[*number].clone()).collect();
-    let examples = Examples::new(features.train.view(), &features.train.labels)?;
-    let task = TrainingTask::new(features.classes.len(), examples)?;
+    let task = task_of(features)?;
     let trained: Mutex<Vec<Option<Result<Training, Error>>>> = Mutex::new(numbers.iter().map(|_| None).collect());
     train_all(&chosen, &task, &job.context.observer, &|place, training| {
         trained.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(training);

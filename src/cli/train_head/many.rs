@@ -6,18 +6,23 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
+use serde_json::json;
 
 use super::super::output::{Ending, Result, counted};
-use super::Job;
+use super::super::runs::KeptRun;
 use super::board;
-use super::data::{check_features, head_file, interval};
+use super::data::{check_features, head_file, interval, metrics_of_run};
 use super::folds::FoldChoice;
 use super::plan::{Combination, DEFAULT_SWEEP, Plan};
 use super::report::{Best, Folding, Report};
+use super::start::Folds;
+use super::{Job, task_of};
+use crate::dataset::absolute;
 use crate::error::Error;
 use crate::features::{LabelledFeatures, labelled_features};
-use crate::head::{Examples, Training, TrainingTask, train_all};
+use crate::head::{HeadFile, Training, ValidRecipe, train_all};
 use crate::observer::{Observer, Unit};
+use crate::runs::RunConfig;
 use crate::sweep::{BoardFormat, Entry, Leaderboard, Outcome, Standing, SweepSpec};
 
 #[derive(Debug, Args)]
@@ -42,10 +47,10 @@ pub(super) struct ManyArguments {
     #[arg(long, value_name = "K|FILE.csv")]
     pub(super) folds: Option<FoldChoice>,
     /// Fold anew so many times
-    #[arg(long, value_name = "R", requires = "folds", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) repeats: Option<u32>,
     /// Write which picture validates in which fold
-    #[arg(long, value_name = "FILE.csv", requires = "folds")]
+    #[arg(long, value_name = "FILE.csv")]
     pub(super) folds_file: Option<PathBuf>,
 }
 
@@ -123,10 +128,53 @@ impl ManyArguments {
         SweepSpec::union(specs).map(Some)
     }
 
-    /// Refuses what would be found wrong only after the training.
-    pub(super) fn check(&self, sweeps: bool) -> Result<(), Error> {
+    /// The folds that are asked for, or else those of the run that is repeated. `seed`: what they are drawn from.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for `--repeats` of a file's folds, and options of folds where there are none.
+    pub(super) fn folding(&self, seed: u64, repeated: Option<Folds>) -> Result<Option<Folds>, Error> {
+        let Some(choice) = &self.folds else {
+            if repeated.is_none() && (self.repeats.is_some() || self.folds_file.is_some()) {
+                return Err(Error::Usage(
+                    "--repeats and --folds-file are about folds: give --folds too".to_owned(),
+                ));
+            }
+            return Ok(repeated.map(|folds| Folds {
+                repeats: self.repeats.unwrap_or(folds.repeats),
+                ..folds
+            }));
+        };
+        if matches!(choice, FoldChoice::File(_)) && self.repeats.is_some() {
+            return Err(Error::Usage(
+                "--repeats folds anew, but the file of --folds says which folds there are: leave one of them out"
+                    .to_owned(),
+            ));
+        }
+        let choice = match choice {
+            FoldChoice::File(path) => FoldChoice::File(absolute(path)?),
+            FoldChoice::Count(folds) => FoldChoice::Count(*folds),
+        };
+        Ok(Some(Folds {
+            choice,
+            repeats: self.repeats.unwrap_or(1),
+            seed,
+        }))
+    }
+
+    /// Refuses what would be found wrong only after the training. `output`: the head file.
+    pub(super) fn check(&self, output: &Path, sweeps: bool) -> Result<(), Error> {
         if let Some(path) = &self.leaderboard {
             BoardFormat::of(path)?;
+        }
+        let files = [Some(output), self.leaderboard.as_deref(), self.folds_file.as_deref()];
+        for path in files.into_iter().flatten() {
+            // A name alone has the empty parent.
+            if path
+                .parent()
+                .is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+            {
+                return Err(Error::io("write", path)(std::io::ErrorKind::NotFound.into()));
+            }
         }
         let many = [
             ("--keep", self.keep.is_some()),
@@ -140,6 +188,35 @@ impl ManyArguments {
             None => Ok(()),
         }
     }
+}
+
+/// Keeps what came of many trainings as a run; of a sweep, its heads are runs within. Its folder, where it is kept.
+fn keep_run(
+    job: &Job<'_>,
+    features: &LabelledFeatures,
+    board: &Leaderboard,
+    kept: &[(usize, Training)],
+    heads: &[(ValidRecipe, HeadFile)],
+    run: KeptRun<'_>,
+    config: RunConfig,
+) -> Result<Option<PathBuf>, Error> {
+    let best = metrics_of_run(features, &heads[0].1)?;
+    if job.sweep.is_none() {
+        return Ok(run.finish(&kept[0].1, &best, &heads[0].1));
+    }
+    let digits = heads.len().to_string().len();
+    for (place, ((_, training), (recipe, head))) in kept.iter().zip(heads).enumerate() {
+        let config = RunConfig {
+            recipe: recipe.recipe().clone(),
+            sweep: None,
+            folds: None,
+            ..config.clone()
+        };
+        let child = run.child(&format!("{:0digits$}", place + 1), &config);
+        child.finish(training, &metrics_of_run(features, head)?, head);
+    }
+    let leaderboard = json!({ "axes": board.axes, "heads": board.entries });
+    Ok(run.finish_sweep(&board.csv_text()?, &leaderboard, &best))
 }
 
 /// The best of many trainings, as they come in.
@@ -162,11 +239,8 @@ pub(super) fn sweep(job: &Job<'_>, plan: &Plan) -> Result<Ending> {
         .into());
     }
     let recipes = plan.recipes(&features.classes)?;
-    let task = TrainingTask::new(
-        features.classes.len(),
-        Examples::new(features.train.view(), &features.train.labels)?,
-    )?
-    .with_validation(Examples::new(features.val.view(), &features.val.labels)?)?;
+    let task = task_of(&features)?;
+    let (mut run, config) = job.begin_run(&features, job.recipe_of_run(&recipes))?;
 
     let kept = Kept::new(job.many.keep.map_or(1, Keep::limit));
     let outcomes: Mutex<Vec<Option<Result<Outcome, Error>>>> = Mutex::new(recipes.iter().map(|_| None).collect());
@@ -188,8 +262,9 @@ pub(super) fn sweep(job: &Job<'_>, plan: &Plan) -> Result<Ending> {
         let outcome = outcome.expect("every training ends");
         entry(number, combination, outcome)
     });
-    let board = Leaderboard::new(plan.axes.clone(), entries.collect::<Result<_, _>>()?);
-    finish(job, plan, &features, board, &kept.into_sorted(), None)
+    let entries = run.watch(entries.collect::<Result<_, _>>())?;
+    let board = Leaderboard::new(plan.axes.clone(), entries);
+    finish(job, plan, &features, board, &kept.into_sorted(), None, (run, config))
 }
 
 /// A line of the leaderboard; an interruption is none.
@@ -261,6 +336,7 @@ pub(super) fn finish(
     mut board: Leaderboard,
     kept: &[(usize, Training)],
     folds: Option<Folding>,
+    (run, config): (KeptRun<'_>, RunConfig),
 ) -> Result<Ending> {
     let failed = board.entries.iter().filter(|entry| entry.rank.is_none());
     let (failures, first) = (failed.clone().count(), failed.map(|entry| entry.outcome.clone()).next());
@@ -283,6 +359,7 @@ pub(super) fn finish(
         );
         job.context.observer.warn(&warning);
     }
+    let mut heads = Vec::with_capacity(kept.len());
     for (place, (number, training)) in kept.iter().enumerate() {
         let recipe = plan.combinations[*number].recipe(&features.classes)?;
         let entry = board.entries.iter_mut().find(|entry| entry.number == *number);
@@ -292,8 +369,10 @@ pub(super) fn finish(
             Outcome::CrossValidated(validated) => Some(validated),
             _ => None,
         };
-        head_file(features, job.request, recipe.recipe(), training, validated)?.save(&path)?;
+        let head = head_file(job, features, recipe.recipe(), training, validated)?;
+        head.save(&path)?;
         entry.head = Some(path);
+        heads.push((recipe, head));
     }
     if let Some(path) = &job.many.leaderboard {
         board.write(path)?;
@@ -303,13 +382,17 @@ pub(super) fn finish(
             Some(Outcome::Failed { problem }) => problem.clone(),
             _ => String::new(),
         };
-        return Err(Error::NoHead { heads: count, problem }.into());
+        let mut run = run;
+        return Ok(run.watch(Err(Error::NoHead { heads: count, problem }))?);
     };
-    let mut report = Report::new(job.output, features, training, job.start.elapsed().as_secs_f64());
+    let seconds = job.start.elapsed().as_secs_f64();
+    let kept_run = keep_run(job, features, &board, kept, &heads, run, config)?;
+    let (_, head) = &heads[0];
+    let mut report = Report::new(job.output, features, training, head, kept_run, seconds);
     if let (Some(folding), Outcome::CrossValidated(result)) = (folds, &best.outcome) {
         report = report.with_folds(folding, result);
     }
-    if job.sweeps {
+    if job.sweep.is_some() {
         report = report.with_sweep(
             &board,
             Best {
@@ -323,7 +406,7 @@ pub(super) fn finish(
         return Ok(Ending::Done);
     }
     let mut out = std::io::stdout().lock();
-    if job.sweeps {
+    if job.sweep.is_some() {
         let top = job.many.top.unwrap_or(TOP);
         for line in board::table(&board, top) {
             writeln!(out, "{line}")?;

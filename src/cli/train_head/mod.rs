@@ -10,80 +10,50 @@ mod overlay;
 mod plan;
 mod report;
 mod single;
+mod start;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use regex::Regex;
+use serde_json::Value;
 
 use super::context::Context;
-use super::extract::InputArguments;
 use super::output::{Ending, Result};
 use super::progress::catch_interrupts;
-use crate::features::{FeatureRequest, SpaceChoice};
-use crate::head::Recipe;
+use super::runs::{KeepArguments, KeptRun};
+use super::selection::SelectionArguments;
+use crate::error::Error;
+use crate::features::{FeatureRequest, LabelledFeatures};
+use crate::head::{Examples, Recipe, TrainingTask, ValidRecipe};
 use crate::observer::Observer;
-use crate::views::RandomViews;
+use crate::runs::{Run, RunConfig};
 use arguments::TrainingArguments;
 use many::ManyArguments;
 use plan::Plan;
+use start::{Folds, Start};
 
 #[derive(Debug, Args)]
 #[command(after_help = many::HELP)]
 pub(super) struct Arguments {
     /// The data set, as it was given to `extract`, or its `--name`
-    dataset: PathBuf,
+    #[arg(required_unless_present = "from")]
+    dataset: Option<PathBuf>,
     /// Head file to write
     #[arg(short, long, value_name = "FILE", default_value = "head.safetensors")]
     output: PathBuf,
+    /// Leave the probabilities as they are: by default a temperature, fitted on the validation pictures, goes into the head
+    #[arg(long)]
+    no_calibration: bool,
     #[command(flatten)]
-    space: SpaceArguments,
-    #[command(flatten)]
-    split: SplitArguments,
+    selection: SelectionArguments,
     // Those with a heading of their own are last: it goes for all that follows.
-    #[command(flatten)]
-    input: InputArguments,
     #[command(flatten)]
     training: TrainingArguments,
     #[command(flatten)]
     many: ManyArguments,
-}
-
-/// Which of several spaces is meant.
-#[derive(Debug, Args)]
-pub(super) struct SpaceArguments {
-    /// Which features, where the cache has several: those of this backbone
-    #[arg(long, value_name = "NAME|FILE.onnx")]
-    backbone: Option<String>,
-    /// Which features, where the cache has several: the space whose id begins so
-    #[arg(long, value_name = "ID")]
-    space: Option<String>,
-}
-
-impl SpaceArguments {
-    /// A backbone that is here is known by its bytes too, whatever it was called when it was extracted.
-    pub(super) fn choice(self, context: &Context) -> SpaceChoice {
-        let file = self.backbone.as_deref().and_then(|name| context.local_backbone(name));
-        SpaceChoice {
-            backbone_blake3: file
-                .and_then(|file| std::fs::read(file).ok())
-                .map(|bytes| blake3::hash(&bytes).to_hex().to_string()),
-            backbone: self.backbone,
-            space: self.space,
-        }
-    }
-}
-
-/// How a data set without a validation split gets one.
-#[derive(Debug, Args)]
-pub(super) struct SplitArguments {
-    /// Share of each class that validates, where the data set has no val split
-    #[arg(long, value_name = "F", default_value_t = 0.3)]
-    pub(super) val_fraction: f64,
-    /// Keep pictures together whose path gives the same text here: its first (…), or all that matches
-    #[arg(long, value_name = "REGEX")]
-    pub(super) group_by: Option<Regex>,
+    #[command(flatten)]
+    keep: KeepArguments,
 }
 
 /// What every way of training is given.
@@ -91,13 +61,57 @@ struct Job<'a> {
     dataset: &'a Path,
     output: &'a Path,
     request: &'a FeatureRequest,
+    /// What the options are laid over.
+    base: &'a Recipe,
     many: &'a ManyArguments,
-    /// Whether configurations are compared.
-    sweeps: bool,
-    /// What the folds of the first repeat are drawn from.
-    fold_seed: u64,
+    /// What the run's configuration keeps of the sweep, if configurations are compared.
+    sweep: Option<Value>,
+    folds: Option<&'a Folds>,
+    /// Whether a temperature is fitted.
+    calibrates: bool,
+    keep: &'a KeepArguments,
+    /// The run whose pictures must be those of now.
+    repeated: Option<&'a Run>,
     context: &'a Context,
     start: Instant,
+}
+
+impl Job<'_> {
+    /// The recipe that a run is told: of a sweep what its axes are laid over.
+    fn recipe_of_run<'r>(&'r self, recipes: &'r [ValidRecipe]) -> &'r Recipe {
+        if self.sweep.is_some() {
+            self.base
+        } else {
+            recipes[0].recipe()
+        }
+    }
+
+    /// Begins the run of a training on `features`.
+    ///
+    /// # Errors
+    /// [`Error::DataChanged`] when a run is repeated and its pictures are others now.
+    fn begin_run(&self, features: &LabelledFeatures, recipe: &Recipe) -> Result<(KeptRun<'_>, RunConfig), Error> {
+        if let Some(run) = self.repeated {
+            run.check_data(&features.fingerprint)?;
+        }
+        let mut config = start::config_of(self, features, recipe)?;
+        config.sweep.clone_from(&self.sweep);
+        Ok((self.keep.begin(&config, features, self.context), config))
+    }
+}
+
+/// The task of training on all of `features`, with their random views, checked by their validation pictures.
+fn task_of(features: &LabelledFeatures) -> Result<TrainingTask<'_>, Error> {
+    let examples = Examples::new(features.train.view(), &features.train.labels)?;
+    let mut task = TrainingTask::new(features.classes.len(), examples)?;
+    if !features.train_views.is_empty() {
+        task = task.with_views(features.train_views.iter().map(ndarray::Array2::view).collect())?;
+    }
+    if !features.val.labels.is_empty() {
+        let validation = Examples::new(features.val.view(), &features.val.labels)?;
+        task = task.with_validation(validation)?;
+    }
+    Ok(task)
 }
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
@@ -105,44 +119,45 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let start = Instant::now();
     let Arguments {
         dataset,
-        input,
         output,
-        space,
-        split,
+        no_calibration,
+        selection,
         training,
         many,
+        keep,
     } = arguments;
-    let request = FeatureRequest {
-        input: input.options(),
-        space: space.choice(context),
-        val_fraction: split.val_fraction,
-        group_by: split.group_by,
-        views: RandomViews::default(),
+    let from = Start::of(dataset, selection, keep.from.as_deref(), &keep.runs, context)?;
+    let training = training.over(&from.options);
+    let spec = match many.spec()? {
+        Some(spec) => Some(spec),
+        None => from.sweep,
     };
-    // What the options are laid over.
-    let base = Recipe::default();
-    let spec = many.spec()?;
-    many.check(spec.is_some())?;
+    many.check(&output, spec.is_some())?;
     let plan = match &spec {
-        Some(spec) => Plan::of(spec, &training, &base)?,
-        None => Plan::single(&training, &base)?,
+        Some(spec) => Plan::of(spec, &training, &from.recipe)?,
+        None => Plan::single(&training, &from.recipe)?,
     };
     for note in &plan.notes {
         context.observer.note(note);
     }
+    let folds = many.folding(training.seed.unwrap_or(from.recipe.seed), from.folds)?;
     let job = Job {
-        dataset: &dataset,
+        dataset: &from.dataset,
         output: &output,
-        request: &request,
+        request: &from.request,
+        base: &from.recipe,
         many: &many,
-        sweeps: spec.is_some(),
-        fold_seed: training.seed.unwrap_or(base.seed),
+        sweep: spec.as_ref().map(|spec| start::sweep_config(spec, &training)),
+        folds: folds.as_ref(),
+        calibrates: !no_calibration,
+        keep: &keep,
+        repeated: from.repeated.as_ref(),
         context,
         start,
     };
-    match &many.folds {
-        Some(choice) => folds::cross_validate(&job, &plan, choice),
-        None if job.sweeps => many::sweep(&job, &plan),
+    match job.folds {
+        Some(folds) => folds::cross_validate(&job, &plan, folds),
+        None if job.sweep.is_some() => many::sweep(&job, &plan),
         None => single::train(&job, &plan.combinations[0]),
     }
 }

@@ -1,7 +1,7 @@
 //! What `train-head` says at its end, as JSON and as lines.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use super::super::output::{Result, counted, print_json};
 use super::data::{interval, interval_text};
 use crate::dataset::Problems;
 use crate::features::LabelledFeatures;
-use crate::head::{Convergence, EpochRecord, Training};
+use crate::head::{Convergence, EpochRecord, HeadFile, Training};
 use crate::sweep::{CrossValidation, Entry, Leaderboard};
 
 /// The command's JSON. Of a sweep, the head is the best one.
@@ -27,6 +27,9 @@ pub(super) struct Report<'a> {
     history: &'a [EpochRecord],
     #[serde(skip_serializing_if = "Option::is_none")]
     convergence: Option<&'a Convergence>,
+    temperature: f64,
+    /// The folder of the run, where it is kept.
+    run: Option<PathBuf>,
     seconds: f64,
     classes: &'a [String],
     space: String,
@@ -78,7 +81,14 @@ pub(super) struct Best<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(head: &'a Path, features: &'a LabelledFeatures, trained: &'a Training, seconds: f64) -> Self {
+    pub(super) fn new(
+        head: &'a Path,
+        features: &'a LabelledFeatures,
+        trained: &'a Training,
+        saved: &HeadFile,
+        run: Option<PathBuf>,
+        seconds: f64,
+    ) -> Self {
         let best = trained.best();
         let (train_images, val_images) = (features.train.labels.len(), features.val.labels.len());
         Self {
@@ -93,6 +103,8 @@ impl<'a> Report<'a> {
             train_loss: best.train_loss,
             history: &trained.history,
             convergence: trained.convergence.as_ref(),
+            temperature: saved.meta.temperature,
+            run,
             seconds,
             classes: &features.classes,
             space: features.space.id().to_string(),
@@ -182,6 +194,9 @@ impl<'a> Report<'a> {
             String::new()
         };
         writeln!(out, "head: {}{whole}", self.head.display())?;
+        if let Some(run) = &self.run {
+            writeln!(out, "run: {}", run.display())?;
+        }
         Ok(out.flush()?)
     }
 }

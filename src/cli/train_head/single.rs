@@ -1,12 +1,12 @@
 //! One training, told epoch by epoch.
 
 use super::super::output::{Ending, Result};
-use super::Job;
-use super::data::{check_features, head_file};
+use super::data::{check_features, head_file, metrics_of_run};
 use super::plan::Combination;
 use super::report::{Report, print_epoch};
+use super::{Job, task_of};
 use crate::features::labelled_features;
-use crate::head::{Examples, Solver, TrainingTask};
+use crate::head::Solver;
 use crate::observer::Observer;
 
 /// Trains a head on the features of the data set, prints how it goes, and saves it.
@@ -15,17 +15,13 @@ pub(super) fn train(job: &Job<'_>, combination: &Combination) -> Result<Ending> 
     let features = labelled_features(&context.cache, job.dataset, job.request)?;
     check_features(job.dataset, &features, context)?;
     let recipe = combination.recipe(&features.classes)?;
-    let mut task = TrainingTask::new(
-        features.classes.len(),
-        Examples::new(features.train.view(), &features.train.labels)?,
-    )?;
+    let task = task_of(&features)?;
     if features.val.labels.is_empty() {
         context
             .observer
             .warn("there is no validation picture: the last epoch is kept, whatever it is worth");
-    } else {
-        task = task.with_validation(Examples::new(features.val.view(), &features.val.labels)?)?;
     }
+    let (mut run, _) = job.begin_run(&features, recipe.recipe())?;
 
     let mut out = std::io::stdout().lock();
     let mut printed = Ok(());
@@ -33,11 +29,11 @@ pub(super) fn train(job: &Job<'_>, combination: &Combination) -> Result<Ending> 
         Solver::Descent(descent) => descent.epochs,
         _ => 1,
     };
-    let trained = recipe.train(&task, &context.observer, &mut |record| {
+    let trained = run.watch(recipe.train(&task, &context.observer, &mut |record| {
         if !context.json && printed.is_ok() {
             printed = print_epoch(&mut out, record, epochs);
         }
-    })?;
+    }))?;
     let seconds = job.start.elapsed().as_secs_f64();
     if let Some(note) = trained
         .convergence
@@ -47,10 +43,12 @@ pub(super) fn train(job: &Job<'_>, combination: &Combination) -> Result<Ending> 
         context.observer.warn(note);
     }
     // The head is what the command is for, also for someone who reads only the first lines (`… | head`).
-    head_file(&features, job.request, recipe.recipe(), &trained, None)?.save(job.output)?;
+    let head = head_file(job, &features, recipe.recipe(), &trained, None)?;
+    head.save(job.output)?;
+    let kept = run.finish(&trained, &metrics_of_run(&features, &head)?, &head);
     printed?;
 
-    let report = Report::new(job.output, &features, &trained, seconds);
+    let report = Report::new(job.output, &features, &trained, &head, kept, seconds);
     if context.json {
         drop(out);
         report.print_json()?;
