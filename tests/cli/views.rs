@@ -593,7 +593,7 @@ fn top(scene: &Scene, arguments: &[&str]) -> Vec<Value> {
 fn tta_averages_the_probabilities_of_the_plain_and_the_random_views() {
     let scene = Scene::trained();
     scene.extract(["--views", "3"]);
-    let file = HeadFile::load(&scene.path("head.safetensors")).unwrap();
+    let file = HeadFile::load(scene.path("head.safetensors")).unwrap();
     let stored = rows(&scene, "cache");
     let folder = "pictures/train/red";
     let averaged = top(&scene, &["--tta", "3", folder]);
