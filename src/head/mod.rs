@@ -22,6 +22,7 @@ mod file;
 mod kernel;
 mod lbfgs;
 mod linear;
+mod linfa_logistic;
 mod loss;
 mod objective;
 mod preconditioner;
@@ -29,6 +30,7 @@ mod random;
 mod recipe;
 mod schedule;
 mod sgd;
+mod standardize;
 mod training;
 
 pub use file::{HeadFile, HeadMeta};

@@ -5,7 +5,7 @@ use super::*;
 
 /// Positive, correlated features far from 0, and labels that have to do with them.
 pub(in crate::head) fn made(rows: usize, dim: usize, classes: usize) -> (Array2<f32>, Vec<usize>) {
-    let labels: Vec<usize> = (0..rows).map(|row| (row * 7 + row / 3) % classes).collect();
+    let labels: Vec<usize> = (0..rows).map(|row| (row * 7919 % 1013) % classes).collect();
     let features = Array2::from_shape_fn((rows, dim), |(row, column)| {
         let noise = ((row * 7919 + column * 104_729) % 1009) as f32 / 1009.0;
         let shared = ((row * 31) % 17) as f32 / 17.0 * (1.0 + (column % 5) as f32);
@@ -21,7 +21,9 @@ fn weights(rows: usize) -> Vec<f64> {
 
 fn parameters(classes: usize, dim: usize) -> Parameters {
     Parameters {
-        weight: Array2::from_shape_fn((classes, dim), |(class, column)| ((class * 13 + column * 7) as f64).sin()),
+        weight: Array2::from_shape_fn((classes, dim), |(class, column)| {
+            ((class * 13 + column * 7) as f64).sin()
+        }),
         offset: Array1::from_shape_fn(classes, |class| (class as f64).cos()),
     }
 }
@@ -138,7 +140,9 @@ fn single_products_are_near_to_double_ones() {
     assert!((single.value - double.value).abs() < 1e-7 * double.value);
     // Gradients here are about 1.
     let largest = |difference: f64, errors: Array1<f64>| errors.iter().fold(difference, |a, b| a.max(b.abs()));
-    let weight = (&single.gradient.weight - &double.gradient.weight).into_iter().collect();
+    let weight = (&single.gradient.weight - &double.gradient.weight)
+        .into_iter()
+        .collect();
     let error = largest(largest(0.0, weight), &single.gradient.offset - &double.gradient.offset);
     assert!(error < 1e-6, "{error}");
 }
@@ -158,7 +162,12 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
                 let evaluation = objective.evaluate(&at, products);
                 (evaluation.value, evaluation.gradient)
             };
-            (of(Products::Single), of(Products::Double), objective.curvature(&at, 4000), objective.curvatures(&at, 4000))
+            (
+                of(Products::Single),
+                of(Products::Double),
+                objective.curvature(&at, 4000),
+                objective.curvatures(&at, 4000),
+            )
         })
     });
     assert_eq!(results[0], results[1]);
@@ -177,7 +186,9 @@ fn views_stand_in_for_the_rows_and_each_counts_as_a_part() {
     let value = |task: &TrainingTask<'_>| {
         let objective = Objective::new(task, &weights(40), 0.0, 0.5).unwrap();
         let head = LinearHead::uniform(3, 5, 1).unwrap();
-        objective.evaluate(&objective.parameters_of(&head), Products::Double).value
+        objective
+            .evaluate(&objective.parameters_of(&head), Products::Double)
+            .value
     };
     assert!((value(&viewed) - (value(&task) + value(&alone)) / 2.0).abs() < 1e-12);
 }
@@ -186,8 +197,16 @@ fn views_stand_in_for_the_rows_and_each_counts_as_a_part() {
 fn weights_that_make_no_sense_are_refused() {
     let (features, labels) = made(4, 3, 2);
     let task = TrainingTask::new(2, Examples::new(features.view(), &labels).unwrap()).unwrap();
-    for weights in [[0.0; 4], [1.0, -1.0, 1.0, 1.0], [f64::NAN, 1.0, 1.0, 1.0], [f64::INFINITY; 4]] {
-        assert!(matches!(Objective::new(&task, &weights, 0.0, 1.0), Err(Error::Examples(_))));
+    for weights in [
+        [0.0; 4],
+        [1.0, -1.0, 1.0, 1.0],
+        [f64::NAN, 1.0, 1.0, 1.0],
+        [f64::INFINITY; 4],
+    ] {
+        assert!(matches!(
+            Objective::new(&task, &weights, 0.0, 1.0),
+            Err(Error::Examples(_))
+        ));
     }
 }
 

@@ -178,8 +178,16 @@ mod tests {
         for preconditioner in [full, diagonal] {
             let variables = preconditioner.variables(&parameters);
             let back = preconditioner.parameters(&variables, 3);
-            assert!((&back.weight - &parameters.weight).iter().all(|error| error.abs() < 1e-10));
-            assert!((&back.offset - &parameters.offset).iter().all(|error| error.abs() < 1e-10));
+            assert!(
+                (&back.weight - &parameters.weight)
+                    .iter()
+                    .all(|error| error.abs() < 1e-10)
+            );
+            assert!(
+                (&back.offset - &parameters.offset)
+                    .iter()
+                    .all(|error| error.abs() < 1e-10)
+            );
             // A linear function's gradient, moved along itself in either coordinates.
             let moved = preconditioner.parameters(&preconditioner.gradient(&parameters), 3);
             let slope: f64 = (&moved.weight * &parameters.weight).sum() + moved.offset.dot(&parameters.offset);

@@ -9,11 +9,10 @@ use ndarray::{ArrayBase, Data, Ix2};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
-use super::lbfgs;
 use super::linear::LinearHead;
 use super::schedule::Schedule;
-use super::sgd;
 use super::training::{EpochRecord, Examples, Training, TrainingTask};
+use super::{lbfgs, linfa_logistic, sgd, standardize};
 use crate::{Error, Observer, Quiet, Result};
 
 /// How a head is trained, not yet checked.
@@ -392,10 +391,17 @@ impl ValidRecipe {
         observer: &dyn Observer,
         on_epoch: &mut dyn FnMut(&EpochRecord),
     ) -> Result<Training> {
+        if self.0.standardize {
+            let plain = Self(Recipe {
+                standardize: false,
+                ..self.0.clone()
+            });
+            return standardize::standardized(task, |task| plain.train(task, observer, on_epoch));
+        }
         match &self.0.solver {
             Solver::Descent(descent) => sgd::fit(descent, &self.0, task, observer, on_epoch),
             Solver::Lbfgs(options) => lbfgs::fit(options, &self.0, task, observer, on_epoch),
-            Solver::Linfa(_) => Err(Error::Usage("this solver is not built yet".to_owned())),
+            Solver::Linfa(options) => linfa_logistic::fit(options, &self.0, task, observer, on_epoch),
         }
     }
 }
