@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use lastlayer::{
-    Backbone, Cache, Dataset, Device, Exif, ExtractOptions, FailureLimit, InferenceOptions, Limits, Quiet, Runtime,
+    Backbone, Cache, Dataset, Device, Exif, ExtractOptions, FailureLimit, InferenceOptions, Limits, Quiet, RandomViews,
+    Runtime,
 };
 use ort::value::TensorRef;
 use serde_json::{Value, json};
@@ -280,6 +281,7 @@ fn extract(dataset: &Path, backbone: &Path, threads: usize, batch_size: usize) -
         limits: Limits::default(),
         rehash: false,
         max_failures: FailureLimit::Unlimited,
+        views: RandomViews::default(),
     };
     let start = Instant::now();
     let dataset = Dataset::scan(dataset)?;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::extract::{Failure, FailureLimit};
-use crate::{ExternalDataProblem, NotOnnx};
+use crate::{ExternalDataProblem, NotOnnx, RandomViews};
 
 /// What can go wrong in `lastlayer`; each variant keeps the path and the source.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +123,21 @@ pub enum Error {
         total: usize,
         /// One of the files, where they are new or changed.
         example: Option<PathBuf>,
+    },
+
+    /// Training pictures have no feature of some random views in the cache.
+    #[error("{missing} of {total} training pictures in `{}` have no features of {} random views{} in the cache", path.display(),
+        views.count(), of_seed(*views)
+    )]
+    NoViews {
+        /// The data set.
+        path: PathBuf,
+        /// Training pictures that lack one at least.
+        missing: usize,
+        /// Training pictures.
+        total: usize,
+        /// The views that are wanted.
+        views: RandomViews,
     },
 
     /// A data set has features in several spaces.
@@ -323,6 +338,19 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
 
+    /// What a sweep shall vary can't be understood, or is too much.
+    #[error("{}{problem}", sweep_place(file.as_deref(), axis.as_deref()))]
+    Sweep {
+        /// The sweep file; `None` for the command line.
+        file: Option<PathBuf>,
+        /// The axis.
+        axis: Option<String>,
+        /// What is wrong with it, continuing the sentence.
+        problem: String,
+        /// What can be written.
+        hint: String,
+    },
+
     // The head: training and its file.
     /// Features, labels, and a head (or an order of rows) do not fit together.
     #[error("{0}")]
@@ -337,6 +365,15 @@ pub enum Error {
         epoch: usize,
         /// The learning rate of that epoch.
         learning_rate: f64,
+    },
+
+    /// No training of a sweep came to a head.
+    #[error("none of {heads} trainings came to a head; the first: {problem}")]
+    NoHead {
+        /// How many there were.
+        heads: usize,
+        /// Why the first one of them failed.
+        problem: String,
     },
 
     /// A file given as a head is no safetensors file, or a damaged one.
@@ -360,6 +397,47 @@ pub enum Error {
     /// linfa refused a data set or a parameter.
     #[error(transparent)]
     Linfa(#[from] linfa::Error),
+
+    // Runs.
+    /// No run is called as the user said.
+    #[error("there is no run `{run}` in `{}`", root.display())]
+    UnknownRun {
+        /// The word given.
+        run: String,
+        /// Where the runs are.
+        root: PathBuf,
+        /// The newest run there, if there is any.
+        latest: Option<String>,
+    },
+
+    /// Several runs are called as the user said.
+    #[error("`{run}` could be several runs in `{}`:\n{}", root.display(), bullets(runs))]
+    AmbiguousRun {
+        /// The word given.
+        run: String,
+        /// Where the runs are.
+        root: PathBuf,
+        /// Those it could be.
+        runs: Vec<String>,
+    },
+
+    /// A run's folder is damaged, or can't be used for this.
+    #[error("the run `{}` can't be used: {problem}", path.display())]
+    Run {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// A run can't be repeated, as its data set is no longer what it was.
+    #[error("the data of the run `{}` have changed since:\n{}", run.display(), bullets(changes))]
+    DataChanged {
+        /// The run's folder.
+        run: PathBuf,
+        /// What is different.
+        changes: Vec<String>,
+    },
 
     /// More pictures failed than the run was told to bear.
     #[error("{failed} picture{} failed, more than the {limit} allowed{}", if *failed == 1 { "" } else { "s" }, failures.first().map_or_else(String::new, |first| format!(
@@ -405,9 +483,12 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Usage(_)
+            | Self::Sweep { .. }
             | Self::TableColumns { .. }
             | Self::NoSuchSpace { .. }
             | Self::SeveralSpaces { .. }
+            | Self::UnknownRun { .. }
+            | Self::AmbiguousRun { .. }
             | Self::RuntimeLibrary { .. }
             | Self::UnknownTensor { .. }
             | Self::UnknownModel { .. }
@@ -421,7 +502,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Dataset { hint, .. } | Self::Table { hint, .. } => Some(hint.clone()),
+            Self::Dataset { hint, .. } | Self::Table { hint, .. } | Self::Sweep { hint, .. } => Some(hint.clone()),
             Self::TableColumns { columns, option, .. } => {
                 // One column with a separator in its name is a line that was not split.
                 let alone = columns.first().filter(|_| columns.len() == 1);
@@ -467,6 +548,19 @@ impl Error {
                 "run `lastlayer extract {}` with the same --cache and --backbone as before; it computes only what is missing",
                 path.display()
             )),
+            Self::NoViews { path, views, .. } => {
+                let seed = match views.seed() {
+                    0 => String::new(),
+                    seed => format!(" --views-seed {seed}"),
+                };
+                let dataset = if path.ends_with("-") { Path::new("-") } else { path };
+                Some(format!(
+                    "run `lastlayer extract {} --views {}{seed}` with the same --cache and --backbone as before; it \
+                     computes only what is missing",
+                    dataset.display(),
+                    views.count()
+                ))
+            }
             Self::SeveralSpaces { .. } | Self::NoSuchSpace { .. } => {
                 Some("name one of them with its `--space` or `--backbone`".to_owned())
             }
@@ -532,14 +626,50 @@ impl Error {
                 "lower the learning rate, for example to {}",
                 learning_rate / 10.0
             )),
+            Self::NoHead { .. } => Some(
+                "sweep lower learning rates or stronger penalties; --leaderboard FILE.csv has each one's reason"
+                    .to_owned(),
+            ),
             Self::TooManyFailures { .. } => {
                 Some("mend or remove these files, or raise `--max-failures`; what was computed is kept".to_owned())
             }
+            Self::UnknownRun { latest, .. } => Some(match latest {
+                Some(latest) => format!(
+                    "`lastlayer runs` lists them, the newest is `{latest}`; `--runs` names another folder of runs"
+                ),
+                None => "no run is kept there yet: `lastlayer train-head` keeps each; `--runs` names another folder"
+                    .to_owned(),
+            }),
+            Self::AmbiguousRun { .. } => Some("say more of its name".to_owned()),
+            Self::Run { .. } => Some("`lastlayer runs` lists the runs that are whole".to_owned()),
+            Self::DataChanged { .. } => Some(
+                "only the same data give the same head: bring them back, or train anew with the options that \
+                 `lastlayer runs show` prints"
+                    .to_owned(),
+            ),
             Self::Safetensors { .. } | Self::HeadFile { .. } => {
                 Some("give a head file that `lastlayer train-head` wrote, or train it again".to_owned())
             }
             _ => None,
         }
+    }
+}
+
+/// Which views are meant, where they are not those that are meant without a word.
+fn of_seed(views: RandomViews) -> String {
+    match views.seed() {
+        0 => String::new(),
+        seed => format!(" of seed {seed}"),
+    }
+}
+
+/// Where in a sweep something is wrong, up to the problem.
+fn sweep_place(file: Option<&Path>, axis: Option<&str>) -> String {
+    match (file, axis) {
+        (None, None) => String::new(),
+        (None, Some(axis)) => format!("sweep axis `{axis}`: "),
+        (Some(file), None) => format!("`{}`: ", file.display()),
+        (Some(file), Some(axis)) => format!("`{}`, axis `{axis}`: ", file.display()),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Why a picture's feature would be computed again, or would not: which of its bytes and which field of the feature space.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cache::{Cache, DatasetRecord, Origin, RowKey, Space};
+use crate::cache::{Cache, DatasetRecord, Origin, PARTIAL, RowKey, Space};
 use crate::dataset::{Dataset, SampleRecord, absolute};
 use crate::disk::lossy;
 use crate::error::Result;
@@ -42,6 +42,8 @@ pub struct SpaceExplanation {
     pub backbone: Option<String>,
     /// How many of the pictures have a row in it.
     pub rows: usize,
+    /// How many random views of the pictures have a row in it.
+    pub views: usize,
     /// The fields in which it differs from the one that was asked for.
     pub differs: Vec<Difference>,
 }
@@ -82,6 +84,8 @@ pub struct RowExplanation {
     pub space: String,
     /// What there is.
     pub row: RowState,
+    /// The random views that have a row, by their numbers as the rows' keys have them.
+    pub views: Vec<u32>,
 }
 
 /// What there is of a picture in a space.
@@ -154,6 +158,7 @@ struct Subject<'a> {
 /// What of a subject decides.
 struct Found {
     explanation: PictureExplanation,
+    content: Option<[u8; 32]>,
     present: Vec<bool>,
 }
 
@@ -315,14 +320,15 @@ fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescrip
             failure: sample.failure.map(Cow::into_owned),
         })
         .collect();
-    let explained = |content, miss, detail: String, states: &[RowState]| Found {
+    let explained = |content: Option<[u8; 32]>, miss, detail: String, states: &[RowState]| Found {
+        content,
         present: states
             .iter()
             .map(|state| matches!(state, RowState::Present | RowState::Partial))
             .collect(),
         explanation: PictureExplanation {
             path: path.clone(),
-            content,
+            content: content.as_ref().map(hex),
             miss,
             detail,
             rows: spaces
@@ -331,6 +337,7 @@ fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescrip
                 .map(|(space, row)| RowExplanation {
                     space: space.id.clone(),
                     row: *row,
+                    views: Vec::new(),
                 })
                 .collect(),
             remembered: remembered.clone(),
@@ -345,7 +352,7 @@ fn look_at(subject: Subject<'_>, spaces: &[Opened], wanted: Option<&SpaceDescrip
     };
     let states: Vec<RowState> = spaces.iter().map(|space| state_of(&space.rows, content)).collect();
     let (miss, detail) = verdict(&states, spaces, wanted, truncated, &remembered);
-    explained(Some(hex(&content)), miss, detail, &states)
+    explained(Some(content), miss, detail, &states)
 }
 
 fn state_of(rows: &Space, content: [u8; 32]) -> RowState {
@@ -452,6 +459,8 @@ struct Summary {
     misses: BTreeMap<Cause, usize>,
     /// Of each space, how many of the pictures have a row in it.
     rows: Vec<usize>,
+    /// The contents of all.
+    contents: HashSet<[u8; 32]>,
     pictures: Vec<PictureExplanation>,
 }
 
@@ -461,14 +470,20 @@ impl Summary {
             images: 0,
             misses: BTreeMap::new(),
             rows: vec![0; spaces],
+            contents: HashSet::new(),
             pictures: Vec::new(),
         }
     }
 
     /// `tell`: whether the picture is told of although it is no miss.
     fn add(mut self, found: Found, tell: bool) -> Self {
-        let Found { explanation, present } = found;
+        let Found {
+            explanation,
+            content,
+            present,
+        } = found;
         self.images += 1;
+        self.contents.extend(content);
         for (count, present) in self.rows.iter_mut().zip(present) {
             *count += usize::from(present);
         }
@@ -490,23 +505,55 @@ impl Summary {
         for (count, more) in self.rows.iter_mut().zip(other.rows) {
             *count += more;
         }
+        self.contents.extend(other.contents);
         self.pictures.append(&mut other.pictures);
         self
     }
 
-    fn explanation(self, spaces: Vec<Opened>, wanted: Option<&SpaceDescription>) -> Explanation {
-        let space = |(space, rows): (Opened, usize)| SpaceExplanation {
-            space: space.id,
-            backbone: space.origin.map(|origin| origin.name),
-            rows,
-            differs: space.differs,
-        };
+    /// Finds the random views of the pictures in a space, whose place among the spaces is `number`; returns how many there are.
+    fn find_views(&mut self, number: usize, rows: &Space) -> usize {
+        let mut told: HashMap<String, Vec<u32>> = HashMap::new();
+        told.extend(
+            self.pictures
+                .iter()
+                .filter_map(|picture| Some((picture.content.clone()?, Vec::new()))),
+        );
+        let mut count = 0;
+        for key in rows.keys() {
+            if key.view & !PARTIAL == 0 || !self.contents.contains(&key.content) {
+                continue;
+            }
+            count += 1;
+            if let Some(views) = told.get_mut(&key.content_hex()) {
+                views.push(key.view);
+            }
+        }
+        for picture in &mut self.pictures {
+            let views = picture.content.as_ref().and_then(|content| told.get(content));
+            let mut views = views.cloned().unwrap_or_default();
+            views.sort_unstable();
+            picture.rows[number].views = views;
+        }
+        count
+    }
+
+    fn explanation(mut self, spaces: Vec<Opened>, wanted: Option<&SpaceDescription>) -> Explanation {
+        let mut explained = Vec::new();
+        for (number, space) in spaces.into_iter().enumerate() {
+            explained.push(SpaceExplanation {
+                rows: self.rows[number],
+                views: self.find_views(number, &space.rows),
+                space: space.id,
+                backbone: space.origin.map(|origin| origin.name),
+                differs: space.differs,
+            });
+        }
         Explanation {
             wanted: wanted.map(|wanted| wanted.space().id().to_string()),
             images: self.images,
             hits: self.images - self.misses.values().sum::<usize>(),
             misses: self.misses,
-            spaces: spaces.into_iter().zip(self.rows).map(space).collect(),
+            spaces: explained,
             pictures: self.pictures,
         }
     }

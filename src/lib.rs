@@ -8,6 +8,7 @@ mod dataset;
 mod disk;
 mod engine;
 mod error;
+mod evaluation;
 mod explain;
 mod extract;
 mod feature_table;
@@ -15,14 +16,19 @@ mod features;
 mod head;
 #[doc(hidden)]
 pub mod hostile;
+pub mod metrics;
 mod observer;
 mod picture;
 mod pipeline;
 mod predict;
 mod quiet;
+mod random;
+mod runs;
 mod space;
 mod supply;
+mod sweep;
 mod upkeep;
+mod views;
 
 pub use backbone::{
     Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
@@ -40,24 +46,34 @@ pub use dataset::{
 pub use disk::{FileLayer, LockKind, PendingData, SystemFiles};
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
+pub use evaluation::{
+    EvaluatedPicture, EvaluatedSplit, Evaluation, EvaluationRequest, Optimism, TestUse, TestUses, evaluate,
+};
 pub use explain::{
     Cause, Difference, Explanation, PictureExplanation, Remembered, RowExplanation, RowState, SpaceExplanation,
     explain_dataset, explain_picture,
 };
 pub use extract::{ExtractOptions, ExtractReport, Failure, FailureLimit, extract, extract_stream};
 pub use feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
-pub use features::{FeatureRequest, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features};
+pub use features::{
+    DataFingerprint, FeatureRequest, FingerprintPart, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features,
+};
 pub use head::{
-    ClassWeights, Convergence, Descent, EarlyStopping, EpochRecord, Examples, HeadFile, HeadMeta, Lbfgs, LinearHead,
-    RankedClass, Recipe, Sampling, Schedule, Score, Solver, StepLr, Training, TrainingTask, Update, ValidRecipe,
-    cross_entropy, train_all,
+    ClassWeights, Convergence, CosineLr, Descent, EarlyStopping, EpochRecord, Examples, ExponentialLr, HeadFile,
+    HeadMeta, Lbfgs, LinearHead, MultiStepLr, OneCycleLr, PlateauLr, RankedClass, Recipe, Sampling, Schedule, Score,
+    Solver, StepLr, Training, TrainingTask, Update, ValidRecipe, cross_entropy, train_all,
 };
 pub use observer::{Observer, Quiet, Unit};
 pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
+pub use runs::{
+    Compared, Comparison, Run, RunConfig, RunDataset, RunFeatures, RunFilter, RunInputs, RunKind, RunState, RunWriter,
+    compare_runs, find_run, has_key, list_runs, look_up, sort_runs,
+};
 pub use space::{Precision, SpaceDescription};
 pub use upkeep::{
     CacheStatus, CollectedSpace, DatasetStatus, DeepOptions, DeepReport, GarbageOptions, GarbageReport, Recomputed,
     RemovedSpace, Verification, collect_garbage, deep_verify, status, verify,
 };
+pub use views::{RandomView, RandomViews, View};

@@ -29,6 +29,8 @@ pub enum Unit {
     Bytes,
     /// Pictures processed.
     Pictures,
+    /// Heads trained.
+    Heads,
 }
 
 /// An [`Observer`] that ignores everything and never interrupts.

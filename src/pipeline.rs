@@ -5,10 +5,13 @@
 //!           read, hash,       tensors          batches              features, failures
 //!           look up, decode
 //! ```
-//! A result carries the index of its picture through all stages, so a feature can't come to belong to another one. A
-//! picture that can't be read or decoded is a result like any other.
+//! A picture is read and decoded once for all views that are wanted of it; each view is a tensor of its own in the queue, so
+//! memory does not grow with them, and they come together again at the end. A tensor carries the index of its picture and its
+//! view through all stages, so a feature can't come to belong to another one. A picture that can't be read or decoded is a
+//! result like any other.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -20,12 +23,13 @@ use crate::dataset::Stamp;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
-use crate::picture::{Completeness, Limits, PictureError, Reason, Transform};
-use crate::supply::{Source, Supply, Work, read};
+use crate::picture::{Completeness, Decoded, Limits, PictureError, RandomCrop, Reason, Transform};
+use crate::supply::{Supply, Work, read};
+use crate::views::View;
 
 /// How long an inference thread waits for a batch to fill up.
 const FILL_WAIT: Duration = Duration::from_millis(2);
-/// Decoded pictures that may wait at least: what the cores decode while the sessions are being opened.
+/// Tensors that may wait at least: what the cores decode while the sessions are being opened.
 const SHORTEST_QUEUE: usize = 32;
 /// How often the caller's thread gets its turn when no result comes.
 const TICK: Duration = Duration::from_millis(200);
@@ -44,14 +48,32 @@ pub(crate) struct Processed {
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The caller has the feature of this content.
+    /// The caller has all features of this content that it wants.
     Known(Completeness),
     /// The same content came from another path of this run.
     Repeated,
-    /// The feature, `[dim]`.
-    Feature(Vec<f32>, Completeness),
+    /// The features that were lacking, `[dim]` each, sorted by view.
+    Features(Vec<(View, Vec<f32>)>, Completeness),
     /// There is no feature.
     Failed(PictureError),
+}
+
+/// What the caller is asked about a picture that was read.
+pub(crate) struct Asked<'a> {
+    /// Its number in the supply.
+    pub(crate) index: usize,
+    pub(crate) content: &'a [u8; 32],
+    /// [`Work::random_views`].
+    pub(crate) random_views: bool,
+}
+
+/// What the caller lacks of a picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Lacking {
+    /// Nothing: it has the features of so much of the picture.
+    Nothing(Completeness),
+    /// Features of these views, one at least.
+    Views(Vec<View>),
 }
 
 /// What the pipeline looks at before it decodes.
@@ -59,8 +81,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) supply: &'a dyn Supply,
     pub(crate) transform: &'a Transform,
     pub(crate) limits: Limits,
-    /// Whether the caller has the feature of a content already, and of how much of the picture.
-    pub(crate) known: &'a (dyn Fn(&[u8; 32]) -> Option<Completeness> + Sync),
+    /// Which features of a picture the caller lacks.
+    pub(crate) lacking: &'a (dyn Fn(&Asked<'_>) -> Lacking + Sync),
+    /// Most views of one picture; at least 1.
+    pub(crate) most_views: usize,
     /// Whether a content that occurs twice is looked at once, the others being [`Outcome::Repeated`].
     pub(crate) deduplicate: bool,
 }
@@ -98,19 +122,58 @@ pub(crate) struct Ended {
     pub(crate) interrupted: bool,
 }
 
-struct Decoded {
+/// Which picture something belongs to.
+#[derive(Debug, Clone, Copy)]
+struct Subject {
     index: usize,
     stamp: Stamp,
-    content: [u8; 32],
-    tensor: Vec<f32>,
-    completeness: Completeness,
+    content: Option<[u8; 32]>,
 }
 
-/// What the decode stage makes of one picture: a tensor that goes on, or an outcome already.
-struct Looked {
-    stamp: Stamp,
-    content: Option<[u8; 32]>,
-    tensor: Result<(Vec<f32>, Completeness), Outcome>,
+impl Subject {
+    fn came_to(self, outcome: Outcome) -> Processed {
+        let Self { index, stamp, content } = self;
+        Processed {
+            index,
+            stamp,
+            content,
+            outcome,
+        }
+    }
+}
+
+/// A view of a picture among those that are wanted of it.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    subject: Subject,
+    completeness: Completeness,
+    view: View,
+    /// How many views of the picture come after it.
+    following: usize,
+    /// How many there are in all.
+    of: usize,
+}
+
+/// A view on its way to the backbone.
+struct Tensor {
+    seen: Seen,
+    values: Vec<f32>,
+}
+
+/// What the threads tell the caller's.
+enum Told {
+    /// A picture that came to its end before it was decoded.
+    Ended(Processed),
+    /// The feature of one view.
+    Feature(Seen, Result<Vec<f32>, PictureError>),
+}
+
+/// The features of a picture of which some are on their way.
+#[derive(Default)]
+struct Gathered {
+    features: Vec<(View, Vec<f32>)>,
+    failure: Option<PictureError>,
+    count: usize,
 }
 
 /// What the threads of one run share.
@@ -121,12 +184,13 @@ struct Shared<'a> {
     /// Whether the supply came to its end.
     exhausted: AtomicBool,
     stop: AtomicBool,
-    /// Pictures that inference threads have taken.
+    /// Pictures that inference threads have taken with all their views.
     taken: AtomicUsize,
     /// Inference threads that have a session.
     sessions: AtomicUsize,
-    /// First halves of the contents that were seen; the caller tells whole ones apart.
-    claimed: Mutex<HashSet<[u8; 16]>>,
+    /// First halves of the contents that were seen, and whether their random views were wanted; the caller tells whole ones
+    /// apart.
+    claimed: Mutex<HashMap<[u8; 16], bool>>,
     disk_ns: AtomicU64,
     decode_ns: AtomicU64,
     inference_ns: AtomicU64,
@@ -144,7 +208,7 @@ pub(crate) fn run(
     sink: &mut dyn FnMut(Option<Processed>) -> Result<()>,
 ) -> Result<Ended> {
     let count = plan.supply.count().unwrap_or(usize::MAX);
-    let workers = engine.workers(count);
+    let workers = engine.workers(count.saturating_mul(plan.most_views));
     let decoders = engine.threads().min(count).max(1);
     let shared = Shared {
         plan,
@@ -159,8 +223,8 @@ pub(crate) fn run(
         decode_ns: AtomicU64::new(0),
         inference_ns: AtomicU64::new(0),
     };
-    let (tensors, queue) = sync_channel::<Decoded>((engine.batch_size() * workers * 2).max(SHORTEST_QUEUE));
-    let (results, collected) = sync_channel::<Result<Processed>>(256);
+    let (tensors, queue) = sync_channel::<Tensor>((engine.batch_size() * workers * 2).max(SHORTEST_QUEUE));
+    let (results, collected) = sync_channel::<Result<Told>>(256);
     let queue = Mutex::new(queue);
     let start = Instant::now();
     let ended = std::thread::scope(|scope| {
@@ -202,17 +266,47 @@ pub(crate) fn run(
     Ok(Ended { busy, interrupted })
 }
 
-fn collect(
-    collected: &Receiver<Result<Processed>>,
-    sink: &mut dyn FnMut(Option<Processed>) -> Result<()>,
-) -> Result<()> {
+fn collect(collected: &Receiver<Result<Told>>, sink: &mut dyn FnMut(Option<Processed>) -> Result<()>) -> Result<()> {
+    // Pictures whose last view is still to come; a run that is stopped leaves them out.
+    let mut gathered: HashMap<usize, Gathered> = HashMap::new();
     loop {
         match collected.recv_timeout(TICK) {
-            Ok(result) => sink(Some(result?))?,
+            Ok(told) => match told? {
+                Told::Ended(processed) => sink(Some(processed))?,
+                Told::Feature(seen, feature) => {
+                    if let Some(processed) = gather(&mut gathered, seen, feature) {
+                        sink(Some(processed))?;
+                    }
+                }
+            },
             Err(RecvTimeoutError::Timeout) => sink(None)?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
+}
+
+/// Puts the feature of a view with the others of its picture; gives the picture once they are complete. One of them that
+/// can't be had is a failure of the picture.
+fn gather(
+    gathered: &mut HashMap<usize, Gathered>,
+    seen: Seen,
+    feature: Result<Vec<f32>, PictureError>,
+) -> Option<Processed> {
+    let mut picture = gathered.remove(&seen.subject.index).unwrap_or_default();
+    picture.count += 1;
+    match feature {
+        Ok(feature) => picture.features.push((seen.view, feature)),
+        Err(error) => picture.failure = Some(error),
+    }
+    if picture.count < seen.of {
+        gathered.insert(seen.subject.index, picture);
+        return None;
+    }
+    picture.features.sort_unstable_by_key(|(view, _)| *view);
+    Some(seen.subject.came_to(match picture.failure {
+        Some(error) => Outcome::Failed(error),
+        None => Outcome::Features(picture.features, seen.completeness),
+    }))
 }
 
 impl Shared<'_> {
@@ -220,9 +314,9 @@ impl Shared<'_> {
         self.stop.load(Ordering::Relaxed) || self.observer.interrupted()
     }
 
-    fn decode_all(&self, tensors: &SyncSender<Decoded>, results: &SyncSender<Result<Processed>>) {
+    fn decode_all(&self, tensors: &SyncSender<Tensor>, results: &SyncSender<Result<Told>>) {
         while !self.stopped() {
-            let Work { index, source } = match self.plan.supply.next() {
+            let work = match self.plan.supply.next() {
                 Ok(Some(work)) => work,
                 Ok(None) => {
                     self.exhausted.store(true, Ordering::Relaxed);
@@ -235,27 +329,10 @@ impl Shared<'_> {
                     return;
                 }
             };
-            let Looked { stamp, content, tensor } = self.decode_one(source);
-            let sent = match tensor {
-                Ok((tensor, completeness)) => {
-                    let decoded = Decoded {
-                        index,
-                        stamp,
-                        content: content.expect("a decoded picture was read"),
-                        tensor,
-                        completeness,
-                    };
-                    tensors.send(decoded).is_ok()
-                }
-                Err(outcome) => {
-                    let processed = Processed {
-                        index,
-                        stamp,
-                        content,
-                        outcome,
-                    };
-                    results.send(Ok(processed)).is_ok()
-                }
+            let (subject, decoded) = self.decode_one(work);
+            let sent = match decoded {
+                Ok((picture, views)) => self.send_views(subject, &picture, &views, tensors),
+                Err(outcome) => results.send(Ok(Told::Ended(subject.came_to(outcome)))).is_ok(),
             };
             if !sent {
                 return;
@@ -263,44 +340,112 @@ impl Shared<'_> {
         }
     }
 
-    fn decode_one(&self, source: Source) -> Looked {
+    /// Reads a picture, and decodes it if there are views of it that are wanted and lacking; else says what it came to.
+    fn decode_one(&self, work: Work) -> (Subject, Result<(Decoded, Vec<View>), Outcome>) {
         let start = Instant::now();
+        let Work {
+            index,
+            source,
+            random_views,
+        } = work;
         let (stamp, bytes) = read(source, &self.plan.limits);
-        let looked = |content, tensor| Looked { stamp, content, tensor };
+        let mut subject = Subject {
+            index,
+            stamp,
+            content: None,
+        };
         let (bytes, _room) = match bytes {
             Ok(read) => read,
-            Err(error) => return looked(None, Err(Outcome::Failed(error))),
+            Err(error) => return (subject, Err(Outcome::Failed(error))),
         };
         let content = *blake3::hash(&bytes).as_bytes();
+        subject.content = Some(content);
         add_elapsed(&self.disk_ns, start);
-        if self.plan.deduplicate
-            && !self
-                .claimed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(*content.first_chunk().expect("32 bytes hold 16"))
-        {
-            return looked(Some(content), Err(Outcome::Repeated));
-        }
-        if let Some(completeness) = (self.plan.known)(&content) {
-            return looked(Some(content), Err(Outcome::Known(completeness)));
-        }
+        let asked = Asked {
+            index,
+            content: &content,
+            random_views,
+        };
+        let views = match self.claim(&asked) {
+            Ok(views) => views,
+            Err(outcome) => return (subject, Err(outcome)),
+        };
         let start = Instant::now();
-        let mut tensor = vec![0.0; self.plan.transform.tensor_len()];
-        let loaded = self.plan.transform.load(&bytes, &self.plan.limits, &mut tensor);
+        let decoded = self.plan.transform.decode(&bytes, &self.plan.limits);
         add_elapsed(&self.decode_ns, start);
-        let tensor = loaded
-            .map(|completeness| (tensor, completeness))
-            .map_err(Outcome::Failed);
-        looked(Some(content), tensor)
+        let decoded = decoded.map(|picture| (picture, views)).map_err(Outcome::Failed);
+        (subject, decoded)
+    }
+
+    /// The views of a picture that are to be computed, if any, by whoever asks.
+    fn claim(&self, asked: &Asked<'_>) -> Result<Vec<View>, Outcome> {
+        let mut plain_too = true;
+        if self.plan.deduplicate {
+            let half = *asked.content.first_chunk().expect("32 bytes hold 16");
+            match self.claimed.lock().unwrap_or_else(PoisonError::into_inner).entry(half) {
+                Entry::Vacant(place) => {
+                    place.insert(asked.random_views);
+                }
+                // It came before as a picture of which no random view was wanted: these are what is left to do.
+                Entry::Occupied(mut claimed) if asked.random_views && !claimed.get() => {
+                    claimed.insert(true);
+                    plain_too = false;
+                }
+                Entry::Occupied(_) => return Err(Outcome::Repeated),
+            }
+        }
+        let mut views = match (self.plan.lacking)(asked) {
+            Lacking::Nothing(completeness) => return Err(Outcome::Known(completeness)),
+            Lacking::Views(views) => views,
+        };
+        views.retain(|view| plain_too || *view != View::Plain);
+        if views.is_empty() {
+            return Err(Outcome::Repeated);
+        }
+        Ok(views)
+    }
+
+    /// Sends the tensor of each view as the queue has room for it; false when nobody takes them any more.
+    ///
+    /// The picture keeps its room meanwhile: inference, which makes the queue's, never waits for any.
+    fn send_views(&self, subject: Subject, picture: &Decoded, views: &[View], tensors: &SyncSender<Tensor>) -> bool {
+        let content = subject.content.expect("a decoded picture was read");
+        for (number, view) in views.iter().enumerate() {
+            if number > 0 && self.stopped() {
+                return false;
+            }
+            let start = Instant::now();
+            let random = match view {
+                View::Plain => None,
+                View::Random(view) => Some(RandomCrop::of(
+                    view.seed(),
+                    view.number(),
+                    &content,
+                    picture.dimensions(),
+                )),
+            };
+            let values = self.plan.transform.tensor(picture, random.as_ref());
+            add_elapsed(&self.decode_ns, start);
+            let seen = Seen {
+                subject,
+                completeness: picture.completeness,
+                view: *view,
+                following: views.len() - number - 1,
+                of: views.len(),
+            };
+            if tensors.send(Tensor { seen, values }).is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// As [`Shared::infer_batches`]; however that ends, nobody waits for ever for room in the queue.
     fn infer_all(
         &self,
-        queue: &Mutex<Receiver<Decoded>>,
+        queue: &Mutex<Receiver<Tensor>>,
         workers: usize,
-        results: &SyncSender<Result<Processed>>,
+        results: &SyncSender<Result<Told>>,
         opened: &dyn Fn(),
     ) {
         let run = AssertUnwindSafe(|| self.infer_batches(queue, workers, results, opened));
@@ -319,9 +464,9 @@ impl Shared<'_> {
     /// Returns whether it came to the end.
     fn infer_batches(
         &self,
-        queue: &Mutex<Receiver<Decoded>>,
+        queue: &Mutex<Receiver<Tensor>>,
         workers: usize,
-        results: &SyncSender<Result<Processed>>,
+        results: &SyncSender<Result<Told>>,
         opened: &dyn Fn(),
     ) -> bool {
         let fail = |error| {
@@ -348,21 +493,12 @@ impl Shared<'_> {
         let mut next = Some(first);
         while let Some(first) = next {
             let batch = self.fill_batch(queue, first, workers);
-            let outcomes = match self.infer(&mut session, &batch) {
-                Ok(outcomes) => outcomes,
+            let features = match self.infer(&mut session, &batch) {
+                Ok(features) => features,
                 Err(error) => return fail(error),
             };
-            for (decoded, outcome) in batch.into_iter().zip(outcomes) {
-                let Decoded {
-                    index, stamp, content, ..
-                } = decoded;
-                let processed = Processed {
-                    index,
-                    stamp,
-                    content: Some(content),
-                    outcome,
-                };
-                if results.send(Ok(processed)).is_err() {
+            for (tensor, feature) in batch.into_iter().zip(features) {
+                if results.send(Ok(Told::Feature(tensor.seen, feature))).is_err() {
                     return false;
                 }
             }
@@ -374,46 +510,48 @@ impl Shared<'_> {
 
     /// A batch that begins with `first`: full if the queue has enough, smaller towards the end, so that all threads end
     /// at the same time.
-    fn fill_batch(&self, queue: &Mutex<Receiver<Decoded>>, first: Decoded, workers: usize) -> Vec<Decoded> {
+    fn fill_batch(&self, queue: &Mutex<Receiver<Tensor>>, first: Tensor, workers: usize) -> Vec<Tensor> {
         let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.plan.supply.count().unwrap_or(usize::MAX);
         let left = count.saturating_sub(self.taken.load(Ordering::Relaxed));
+        // As if the others had as many views.
+        let left = left.saturating_mul(first.seen.of);
         let size = self.engine.batch_size().min(left.div_ceil(workers)).max(1);
         let mut batch = vec![first];
         while batch.len() < size {
             match queue.recv_timeout(FILL_WAIT) {
-                Ok(decoded) => batch.push(decoded),
+                Ok(tensor) => batch.push(tensor),
                 Err(_) => break,
             }
         }
-        self.taken.fetch_add(batch.len(), Ordering::Relaxed);
+        let complete = batch.iter().filter(|tensor| tensor.seen.following == 0).count();
+        self.taken.fetch_add(complete, Ordering::Relaxed);
         batch
     }
 
-    fn infer(&self, session: &mut Session, batch: &[Decoded]) -> Result<Vec<Outcome>> {
+    fn infer(&self, session: &mut Session, batch: &[Tensor]) -> Result<Vec<Result<Vec<f32>, PictureError>>> {
         let start = Instant::now();
         let mut input = Vec::with_capacity(batch.len() * self.plan.transform.tensor_len());
-        for decoded in batch {
-            input.extend_from_slice(&decoded.tensor);
+        for tensor in batch {
+            input.extend_from_slice(&tensor.values);
         }
         let features = session.run(&input, batch.len())?;
         add_elapsed(&self.inference_ns, start);
-        let outcome = |(feature, decoded): (&[f32], &Decoded)| {
+        let checked = |feature: &[f32]| {
             if feature.iter().all(|value| value.is_finite()) {
-                return Outcome::Feature(feature.to_vec(), decoded.completeness);
+                return Ok(feature.to_vec());
             }
             let detail = "the backbone gives features that are infinite or not a number";
-            Outcome::Failed(PictureError::new(Reason::Unsupported, detail))
+            Err(PictureError::new(Reason::Unsupported, detail))
         };
         Ok(features
             .chunks_exact(features.len() / batch.len())
-            .zip(batch)
-            .map(outcome)
+            .map(checked)
             .collect())
     }
 }
 
-fn receive(queue: &Mutex<Receiver<Decoded>>) -> Option<Decoded> {
+fn receive(queue: &Mutex<Receiver<Tensor>>) -> Option<Tensor> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 

@@ -1,21 +1,24 @@
 //! `predict`: pictures to classes, by backbone and head together. What the cache has is not computed again.
+//!
+//! With random views beside the plain one, the probabilities of all of them are averaged (test-time augmentation).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, Axis};
 
 use crate::backbone::Backbone;
-use crate::cache::{Cache, RowKey, Space};
+use crate::cache::{Cache, Space};
 use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::head::{HeadFile, RankedClass};
 use crate::observer::{Observer, Unit};
 use crate::picture::{Completeness, DECODER, Limits, PictureError, Truncated};
-use crate::pipeline::{self, Outcome, Plan};
+use crate::pipeline::{self, Asked, Lacking, Outcome, Plan};
 use crate::space::SpaceDescription;
 use crate::supply::{Files, Source};
+use crate::views::{RandomViews, View};
 
 /// What `predict` says of one picture.
 #[derive(Debug, Clone)]
@@ -128,17 +131,37 @@ impl Classifier {
             space.touch();
         }
         let accept = options.limits.truncated == Truncated::Accept;
-        let known = |content: &[u8; 32]| {
+        let known = |content: &[u8; 32], view: View| {
             let space = space.as_ref()?;
-            let whole = space
-                .row(&RowKey::plain(*content))
-                .map(|row| (row, Completeness::Whole));
-            let partial = || {
-                space
-                    .row(&RowKey::partial(*content))
-                    .map(|row| (row, Completeness::Partial))
+            let row = |completeness| Some((space.row(&view.key(*content, completeness))?, completeness));
+            row(Completeness::Whole).or_else(|| row(Completeness::Partial).filter(|_| accept))
+        };
+        let views: Vec<View> = std::iter::once(View::Plain).chain(options.views.iter()).collect();
+        let lacking = |asked: &Asked<'_>| {
+            let mut completeness = Completeness::Whole;
+            let mut lacks = |view: &View| match known(asked.content, *view) {
+                Some((_, found)) => {
+                    completeness = found;
+                    false
+                }
+                None => true,
             };
-            whole.or_else(|| partial().filter(|_| accept))
+            let lacking: Vec<View> = views.iter().copied().filter(&mut lacks).collect();
+            if lacking.is_empty() {
+                Lacking::Nothing(completeness)
+            } else {
+                Lacking::Views(lacking)
+            }
+        };
+        let rank = |content: Option<[u8; 32]>, computed: &[(View, Vec<f32>)]| {
+            let content = content.expect("a picture with features was read");
+            let feature = |view: &View| {
+                let computed = computed.iter().find(|(of, _)| of == view);
+                let computed = computed.map(|(_, feature)| feature.as_slice());
+                computed.unwrap_or_else(|| known(&content, *view).expect("it was there a moment ago").0)
+            };
+            let features: Vec<&[f32]> = views.iter().map(feature).collect();
+            self.rank(&features, options.top_k)
         };
         let engine = Engine::new(&checked, &options.inference, observer);
         let source = |index: usize| Source::File(paths[index].clone());
@@ -146,7 +169,8 @@ impl Classifier {
             supply: &Files::new(paths.len(), &source),
             transform: &self.description.transform,
             limits: options.limits,
-            known: &|content| known(content).map(|(_, completeness)| completeness),
+            lacking: &lacking,
+            most_views: views.len(),
             deduplicate: false,
         };
         // Results come as they are ready and go out in order: what is early waits here.
@@ -157,12 +181,8 @@ impl Classifier {
             let Some(processed) = processed else { return Ok(()) };
             observer.advance(1);
             let outcome = match processed.outcome {
-                Outcome::Feature(feature, _) => self.rank(&feature, options.top_k).map(Ok)?,
-                Outcome::Known(_) => {
-                    let content = processed.content.expect("a known picture was read");
-                    let (feature, _) = known(&content).expect("it was there a moment ago");
-                    self.rank(feature, options.top_k).map(Ok)?
-                }
+                Outcome::Features(features, _) => rank(processed.content, &features).map(Ok)?,
+                Outcome::Known(_) => rank(processed.content, &[]).map(Ok)?,
                 Outcome::Failed(error) => Err(error),
                 Outcome::Repeated => unreachable!("repeated pictures are not set aside here"),
             };
@@ -184,9 +204,28 @@ impl Classifier {
         }
     }
 
-    fn rank(&self, feature: &[f32], top_k: usize) -> Result<Vec<RankedClass>> {
-        let row = ArrayView2::from_shape((1, feature.len()), feature).expect("one row");
-        Ok(self.file.head.top_k(row, top_k)?.remove(0))
+    /// The best classes of a picture by the mean probability over its views, of which `features` are (`[dim]` each).
+    fn rank(&self, features: &[&[f32]], top_k: usize) -> Result<Vec<RankedClass>> {
+        let rows = features.concat();
+        let rows = ArrayView2::from_shape((features.len(), rows.len() / features.len()), &rows).expect("equal rows");
+        if features.len() == 1 {
+            return Ok(self.file.top_k(rows, top_k)?.remove(0));
+        }
+        let probabilities = self.file.probabilities(rows)?;
+        let mean = |class: usize| {
+            let column = probabilities.index_axis(Axis(1), class);
+            column.iter().copied().map(f64::from).sum::<f64>() / features.len() as f64
+        };
+        let mut ranked: Vec<(usize, f64)> = (0..self.file.head.classes())
+            .map(|class| (class, mean(class)))
+            .collect();
+        ranked.sort_by(|left, right| right.1.total_cmp(&left.1).then(left.0.cmp(&right.0)));
+        ranked.truncate(top_k);
+        let ranked = ranked.into_iter().map(|(class, probability)| RankedClass {
+            class,
+            probability: probability as f32,
+        });
+        Ok(ranked.collect())
     }
 }
 
@@ -199,4 +238,6 @@ pub struct PredictOptions {
     pub limits: Limits,
     /// How many classes to name for each picture; at most as many as there are.
     pub top_k: usize,
+    /// Random views whose probabilities are averaged with those of the plain view. Default: none.
+    pub views: RandomViews,
 }

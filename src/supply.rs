@@ -26,6 +26,8 @@ pub(crate) struct Work {
     /// Its number, by which the result is known.
     pub(crate) index: usize,
     pub(crate) source: Source,
+    /// Whether random views of it are wanted, besides the plain one.
+    pub(crate) random_views: bool,
 }
 
 /// Where a picture's bytes are.
@@ -44,7 +46,8 @@ pub(crate) enum Source {
 
 /// Files that are known before.
 pub(crate) struct Files<'a> {
-    path: &'a (dyn Fn(usize) -> Source + Sync),
+    source: &'a (dyn Fn(usize) -> Source + Sync),
+    random_views: Option<&'a (dyn Fn(usize) -> bool + Sync)>,
     count: usize,
     next: AtomicUsize,
 }
@@ -53,9 +56,18 @@ impl<'a> Files<'a> {
     /// `count` pictures, the bytes of each where `source` says.
     pub(crate) fn new(count: usize, source: &'a (dyn Fn(usize) -> Source + Sync)) -> Self {
         Self {
-            path: source,
+            source,
+            random_views: None,
             count,
             next: AtomicUsize::new(0),
+        }
+    }
+
+    /// The same, with random views wanted of those pictures of which `random_views` says so.
+    pub(crate) fn with_random_views(self, random_views: &'a (dyn Fn(usize) -> bool + Sync)) -> Self {
+        Self {
+            random_views: Some(random_views),
+            ..self
         }
     }
 }
@@ -65,7 +77,8 @@ impl Supply for Files<'_> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         Ok((index < self.count).then(|| Work {
             index,
-            source: (self.path)(index),
+            source: (self.source)(index),
+            random_views: self.random_views.is_some_and(|wanted| wanted(index)),
         }))
     }
 

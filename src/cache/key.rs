@@ -65,8 +65,8 @@ impl fmt::Debug for SpaceId {
 pub struct RowKey {
     /// blake3 of the file's bytes.
     pub content: [u8; 32],
-    /// 0 is the plain view (resize, centre crop), [`PARTIAL`] set means that of what there is of a picture that is cut
-    /// off; others are reserved for augmented views.
+    /// 0 is the plain view (resize, centre crop), others are random views; [`PARTIAL`] is set in those of what there is of
+    /// a picture that is cut off. Which number is which view is known to [`View`](crate::View).
     pub view: u32,
 }
 

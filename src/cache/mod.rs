@@ -8,6 +8,7 @@
 //!               <name>.seg     rows and their keys, immutable, checksummed    (segment.rs)
 //!               lock, users    held while the index is replaced, by writers   (lock.rs)
 //!   datasets/<id>              which picture had which content                (datasets.rs)
+//!   test_uses/<id>.json        which head was scored on which test split      (notes.rs)
 //! ```
 //! The cache knows nothing of pictures, models or labels: a row is 4·dim bytes under a 36-byte key.
 
@@ -21,6 +22,7 @@ mod key;
 mod lock;
 mod mapped;
 mod merge;
+mod notes;
 mod segment;
 mod snapshot;
 mod space;

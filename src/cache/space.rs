@@ -84,7 +84,6 @@ impl Space {
     }
 
     /// All keys, each once, in no particular order.
-    #[cfg(test)]
     pub(crate) fn keys(&self) -> impl Iterator<Item = RowKey> {
         self.snapshot.keys()
     }

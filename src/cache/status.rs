@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::key::FeatureSpace;
+use super::key::{FeatureSpace, PARTIAL};
 use super::segment::Segment;
 use super::snapshot::Snapshot;
 use super::space::DAMAGED;
@@ -20,6 +20,8 @@ pub struct SpaceStatus {
     pub origin: Option<Origin>,
     /// Different keys.
     pub rows: usize,
+    /// Those of them that are of other views than the plain one.
+    pub views: usize,
     /// Numbers per row; `None` while there is no row.
     pub dim: Option<usize>,
     /// Segment files in use.
@@ -70,6 +72,7 @@ impl Cache {
                 space,
                 origin,
                 rows: snapshot.len(),
+                views: snapshot.keys().filter(|key| key.view & !PARTIAL != 0).count(),
                 dim: snapshot.dim(),
                 segments: snapshot.segments.len(),
                 computed_by,

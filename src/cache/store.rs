@@ -225,7 +225,7 @@ impl Cache {
     pub fn leftovers(&self) -> Result<Vec<PathBuf>> {
         let mut folders = self.space_folders()?;
         folders.push(self.root.clone());
-        folders.push(self.datasets_folder());
+        folders.extend([self.datasets_folder(), self.test_uses_folder()]);
         let mut leftovers = Vec::new();
         for folder in folders {
             leftovers.extend(list(&folder)?.into_iter().filter(|path| {

@@ -180,6 +180,7 @@ impl Cache {
                 && path != self.root().join(FAILURES_FILE)
                 && path != self.spaces_folder()
                 && path != self.datasets_folder()
+                && path != self.test_uses_folder()
             {
                 files.push(other_file(&path));
             }

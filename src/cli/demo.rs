@@ -48,7 +48,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let cache = folder.join("cache");
     let head = folder.join("head.safetensors");
     let val = pictures.join("val");
-    let (pictures, cache, head) = (text(&pictures)?, text(&cache)?, text(&head)?);
+    let runs = folder.join("runs");
+    let (pictures, cache, head, runs) = (text(&pictures)?, text(&cache)?, text(&head)?, text(&runs)?);
     let extract = ["extract", pictures, "--backbone", &backbone, "--cache", cache];
     let train = [
         "train-head",
@@ -59,6 +60,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         cache,
         "-o",
         head,
+        "--runs",
+        runs,
         "--epochs",
         "5",
     ];

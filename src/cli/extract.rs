@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::extract::{ExtractOptions, ExtractReport, Failure as ExtractFailure, FailureLimit, extract, extract_stream};
 use crate::observer::Observer;
 use crate::picture::{Exif, Limits, Truncated};
+use crate::views::{MOST_VIEWS, RandomViews};
 
 /// Failures listed one by one for people; `--json` lists all.
 const LISTED_FAILURES: usize = 20;
@@ -32,6 +33,13 @@ pub(super) struct Arguments {
     exif: ExifArgument,
     #[command(flatten)]
     reading: ReadingArguments,
+    /// Random views to store of each training picture besides the plain one (of every labelled picture, where there is no
+    /// train split): parts of 8 to 100 % of its area, half of them mirrored, as torchvision trains
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(MOST_VIEWS)))]
+    views: u16,
+    /// Seed of the random views
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    views_seed: u16,
     /// Hash every file, even where size and times say that it did not change
     #[arg(long)]
     rehash: bool,
@@ -97,6 +105,18 @@ impl InputArguments {
             image_root: self.image_root,
             name: self.name,
         }
+    }
+
+    /// The first option that was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let options = [
+            ("--path-column", self.path_column.is_some()),
+            ("--label-column", self.label_column.is_some()),
+            ("--split-column", self.split_column.is_some()),
+            ("--image-root", self.image_root.is_some()),
+            ("--name", self.name.is_some()),
+        ];
+        options.iter().find(|(_, given)| *given).map(|(name, _)| *name)
     }
 }
 
@@ -181,6 +201,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         limits: arguments.reading.limits(),
         rehash: arguments.rehash,
         max_failures: arguments.failures.limit(),
+        views: RandomViews::new(arguments.views.into(), arguments.views_seed.into())?,
     };
     let listed_in = arguments.failures.failures.as_deref();
     let report = match opened {
@@ -294,6 +315,15 @@ pub(super) fn print_report(report: &ExtractReport, failures: Option<&Path>) -> R
         report.seconds,
         report.images_per_second
     )?;
+    if report.views > 0 {
+        writeln!(
+            out,
+            "{}: {} computed, {} reused",
+            counted(report.views, "random view"),
+            report.views_computed,
+            report.views_reused
+        )?;
+    }
     if report.duplicates > 0 {
         writeln!(
             out,

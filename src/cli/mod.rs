@@ -5,11 +5,14 @@ mod context;
 mod demo;
 mod doctor;
 mod drawing;
+mod evaluate;
 mod extract;
 mod inputs;
 mod output;
 mod predict;
 mod progress;
+mod runs;
+mod selection;
 mod train_head;
 
 use std::path::PathBuf;
@@ -40,6 +43,10 @@ enum Command {
     TrainHead(train_head::Arguments),
     /// Classify pictures with a trained head
     Predict(predict::Arguments),
+    /// Report how good a head is on a split of a data set; no picture is read
+    Evaluate(evaluate::Arguments),
+    /// List, show and compare the trainings that were kept
+    Runs(runs::Arguments),
     /// Draw a small data set and do all of it, to see how it works
     Demo(demo::Arguments),
     /// Look into the cache, check it, tidy it, or write features out of it
@@ -124,6 +131,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Extract(arguments) => extract::run(arguments, context),
         Command::TrainHead(arguments) => train_head::run(arguments, context),
         Command::Predict(arguments) => predict::run(arguments, context),
+        Command::Evaluate(arguments) => evaluate::run(arguments, context),
+        Command::Runs(arguments) => runs::run(arguments, context),
         Command::Demo(arguments) => demo::run(arguments, context),
         Command::Cache(command) => cache::run(command, context),
         Command::Doctor(arguments) => doctor::run(arguments, context),

@@ -19,6 +19,7 @@ use crate::head::HeadMeta;
 use crate::observer::Observer;
 use crate::picture::Limits;
 use crate::predict::{Classifier, PredictOptions, Prediction};
+use crate::views::{MOST_VIEWS, RandomViews};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -34,6 +35,12 @@ pub(super) struct Arguments {
     /// Classes to name for each picture
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     top_k: u32,
+    /// Average the probabilities of the plain view and K random ones, those of `extract --views`
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(MOST_VIEWS)))]
+    tta: u16,
+    /// Seed of the random views
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    views_seed: u16,
     /// Print CSV with a header line
     #[arg(long, conflicts_with = "json")]
     csv: bool,
@@ -71,6 +78,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         top_k: arguments.top_k as usize,
         batch_size: arguments.reading.batch_size as usize,
         limits: arguments.reading.limits(),
+        views: RandomViews::new(arguments.tta.into(), arguments.views_seed.into())?,
         format,
     };
     let ending = match &arguments.output {
@@ -109,6 +117,7 @@ pub(super) struct Job<'a> {
     pub(super) top_k: usize,
     pub(super) batch_size: usize,
     pub(super) limits: Limits,
+    pub(super) views: RandomViews,
     pub(super) format: Format,
 }
 
@@ -131,6 +140,7 @@ impl Job<'_> {
             inference: context.inference(self.batch_size),
             limits: self.limits,
             top_k: self.top_k.min(meta.classes.len()),
+            views: self.views,
         };
         let mut writer = Writer::new(self.format, &meta.classes, options.top_k);
         writer.header(out)?;

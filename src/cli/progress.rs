@@ -95,11 +95,11 @@ impl Task {
         let rate = self.done as f64 / self.started.elapsed().as_secs_f64();
         let amount = |value: u64| match self.unit {
             Unit::Bytes => format!("{:.1} MB", value as f64 / 1e6),
-            Unit::Pictures => value.to_string(),
+            Unit::Pictures | Unit::Heads => value.to_string(),
         };
         let rate_text = match self.unit {
             Unit::Bytes => format!("{:.1} MB/s", rate / 1e6),
-            Unit::Pictures => format!("{rate:.0}/s"),
+            Unit::Pictures | Unit::Heads => format!("{rate:.0}/s"),
         };
         match self.total {
             Some(total) if rate > 0.0 => {

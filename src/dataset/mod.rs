@@ -6,6 +6,7 @@
 
 pub(crate) mod archive;
 mod folder;
+mod folds;
 mod labels;
 mod open;
 pub(crate) mod pattern;
@@ -17,12 +18,13 @@ pub(crate) mod table;
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::disk::lossy_list;
 
 pub(crate) use archive::{ArchiveStream, expand_shards};
 pub(crate) use folder::absolute;
+pub(crate) use folds::{assign_folds, thin_classes};
 pub(crate) use labels::LabelIds;
 pub(crate) use open::no_sample;
 pub use open::{InputOptions, Opened, StreamedArchive, StreamedDataset};
@@ -72,6 +74,20 @@ pub struct Sample {
     pub storage: Storage,
 }
 
+impl Sample {
+    /// Whether a head may be trained on it: it is labelled, and in the training split or, where the contents decide that,
+    /// could come to be.
+    #[must_use]
+    pub fn may_train(&self) -> bool {
+        may_train(self.class, self.split)
+    }
+}
+
+/// [`Sample::may_train`] of a picture with this class and split.
+pub(crate) fn may_train(class: Option<u32>, split: Option<Split>) -> bool {
+    class.is_some() && matches!(split, Some(Split::Train) | None)
+}
+
 /// Where the bytes of a [`Sample`] are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
@@ -107,6 +123,9 @@ pub enum DatasetKind {
     Stream,
 }
 
+/// The warning that [`Dataset::take_val_from_train`] leaves.
+pub(crate) const VAL_FROM_TRAIN: &str = "there is no val split: the validation pictures are taken out of train";
+
 impl Dataset {
     /// Where everything trains and nothing validates, the content hashes shall decide which pictures do.
     pub(crate) fn take_val_from_train(&mut self) {
@@ -114,8 +133,7 @@ impl Dataset {
         if !has(Split::Train) || has(Split::Val) {
             return;
         }
-        self.warnings
-            .push("there is no val split: the validation pictures are taken out of train".to_owned());
+        self.warnings.push(VAL_FROM_TRAIN.to_owned());
         for sample in self
             .samples
             .iter_mut()
@@ -141,7 +159,7 @@ impl Dataset {
 }
 
 /// What part of a data set a picture belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// The head is trained on these.

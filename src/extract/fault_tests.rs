@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::observer::{Observer, Quiet};
 use crate::picture::{Exif, Limits};
 use crate::upkeep::verify;
+use crate::views::RandomViews;
 
 #[expect(dead_code, reason = "written for the tests of the binary, which use all of it")]
 #[path = "../../tests/cli/common/model.rs"]
@@ -88,6 +89,7 @@ fn run_watched(
         limits: Limits::default(),
         rehash: false,
         max_failures: FailureLimit::Unlimited,
+        views: RandomViews::default(),
     };
     extract(dataset, backbone, cache, &options, observer)
 }

@@ -11,7 +11,8 @@ use crate::cache::{Cache, DatasetRecord, RecordOf};
 use crate::dataset::{Dataset, Examined, Problems, SampleRecord, Stamp};
 use crate::error::Result;
 use crate::picture::{Completeness, PictureError};
-use crate::pipeline::{Outcome, Processed};
+use crate::pipeline::{Lacking, Outcome, Processed};
+use crate::views::View;
 
 /// The record is saved at least so far apart, and so that it takes a hundredth of the time at most.
 #[cfg(not(test))]
@@ -37,10 +38,20 @@ enum State {
     #[default]
     Open,
     Reused(Completeness),
-    Computed(Completeness),
+    /// With how many random views that were not there before.
+    Computed(Completeness, usize),
     /// Has the bytes of another picture of this run, whose fate will be its own.
     Repeated,
     Failed(Box<PictureError>),
+}
+
+impl State {
+    fn computed_views(&self) -> usize {
+        match self {
+            Self::Computed(_, views) => *views,
+            _ => 0,
+        }
+    }
 }
 
 /// All pictures of a run.
@@ -56,6 +67,9 @@ pub(super) struct Counts {
     pub(super) computed: usize,
     pub(super) reused: usize,
     pub(super) partial: usize,
+    /// Random views of these.
+    pub(super) views: usize,
+    pub(super) views_computed: usize,
 }
 
 /// Finds the features that are there, reading no picture: by what the last run remembers of each path.
@@ -73,8 +87,8 @@ pub(super) fn look_up(
             return Picture::default();
         };
         let stamp = dataset.stamp_of(sample, archives);
-        match job.known(&content) {
-            Some(completeness) if stamp == remembered => Picture {
+        match job.lacking(&content, job.wants_views(sample)) {
+            Lacking::Nothing(completeness) if stamp == remembered => Picture {
                 stamp,
                 content: Some(content),
                 state: State::Reused(completeness),
@@ -121,7 +135,10 @@ impl Ledger {
         picture.state = match processed.outcome {
             Outcome::Known(completeness) => State::Reused(completeness),
             Outcome::Repeated => State::Repeated,
-            Outcome::Feature(_, completeness) => State::Computed(completeness),
+            Outcome::Features(features, completeness) => {
+                let random = features.iter().filter(|(view, _)| *view != View::Plain).count();
+                State::Computed(completeness, random)
+            }
             Outcome::Failed(error) => {
                 self.failed += 1;
                 State::Failed(Box::new(error))
@@ -138,13 +155,20 @@ impl Ledger {
             .filter(repeated)
             .filter_map(|picture| Some((picture.content?, ())))
             .collect();
-        let fates: HashMap<[u8; 32], State> = self
-            .pictures
-            .iter()
-            .filter(|picture| !matches!(picture.state, State::Open | State::Repeated))
-            .filter_map(|picture| Some((picture.content?, picture.state.clone())))
-            .filter(|(content, _)| wanted.contains_key(content))
-            .collect();
+        let mut fates: HashMap<[u8; 32], State> = HashMap::new();
+        for picture in &self.pictures {
+            let Some(content) = picture.content.filter(|content| wanted.contains_key(content)) else {
+                continue;
+            };
+            if matches!(picture.state, State::Open | State::Repeated) {
+                continue;
+            }
+            // One may have been looked at without its random views first, and with them when they were wanted too.
+            let fate = fates.entry(content).or_insert_with(|| picture.state.clone());
+            if picture.state.computed_views() > fate.computed_views() {
+                *fate = picture.state.clone();
+            }
+        }
         let mut computed = 0;
         for picture in &mut self.pictures {
             if !matches!(picture.state, State::Repeated) {
@@ -153,17 +177,20 @@ impl Ledger {
             // Without a fate the run was stopped before the first of them was through.
             let fate = picture.content.and_then(|content| fates.get(&content));
             picture.state = fate.cloned().unwrap_or_default();
-            computed += usize::from(matches!(picture.state, State::Computed(_)));
+            computed += usize::from(matches!(picture.state, State::Computed(..)));
         }
         computed
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    /// `views`: how many random views are wanted of picture `index`.
+    pub(super) fn counts(&self, views: &dyn Fn(usize) -> usize) -> Counts {
         let mut counts = Counts::default();
-        for picture in &self.pictures {
+        for (index, picture) in self.pictures.iter().enumerate() {
+            let views = views(index);
             let completeness = match picture.state {
-                State::Computed(completeness) => {
+                State::Computed(completeness, computed) => {
                     counts.computed += 1;
+                    counts.views_computed += computed.min(views);
                     completeness
                 }
                 State::Reused(completeness) => {
@@ -172,6 +199,7 @@ impl Ledger {
                 }
                 _ => continue,
             };
+            counts.views += views;
             counts.partial += usize::from(completeness == Completeness::Partial);
         }
         counts
@@ -290,7 +318,7 @@ impl<'a> Memory<'a> {
             content: picture.content,
             partial: matches!(
                 picture.state,
-                State::Computed(Completeness::Partial) | State::Reused(Completeness::Partial)
+                State::Computed(Completeness::Partial, _) | State::Reused(Completeness::Partial)
             ),
             failure: match &picture.state {
                 State::Failed(error) => Some(error.to_string().into()),

@@ -15,15 +15,16 @@ use serde::Serialize;
 
 use crate::backbone::Backbone;
 use crate::cache::{Cache, RowKey, Space};
-use crate::dataset::{Dataset, Ignored, Problems};
+use crate::dataset::{Dataset, Ignored, Problems, Sample};
 use crate::disk::lossy;
 use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
 use crate::picture::{Completeness, Exif, Limits, Truncated};
-use crate::pipeline::{self, Busy, Ended, Plan};
+use crate::pipeline::{self, Asked, Busy, Ended, Lacking, Plan};
 use crate::space::SpaceDescription;
 use crate::supply::{self, Files, Supply};
+use crate::views::{RandomViews, View};
 
 pub use failures::{Failure, FailureLimit};
 pub use stream::extract_stream;
@@ -44,6 +45,9 @@ pub struct ExtractOptions {
     pub rehash: bool,
     /// How many pictures may fail before the run does. Default: any number.
     pub max_failures: FailureLimit,
+    /// Which random views are stored besides the plain one, of pictures that [may train](crate::Sample::may_train).
+    /// Default: none.
+    pub views: RandomViews,
 }
 
 /// What `extract` did; serialises as the command's JSON.
@@ -51,12 +55,18 @@ pub struct ExtractOptions {
 pub struct ExtractReport {
     /// Pictures in the data set; the sum of `computed`, `reused` and `failed`.
     pub images: usize,
-    /// Pictures whose feature this run added.
+    /// Pictures of which this run added a feature, be it that of a random view.
     pub computed: usize,
-    /// Pictures whose feature was there before.
+    /// Pictures whose features were all there before.
     pub reused: usize,
     /// Pictures without a feature.
     pub failed: usize,
+    /// Random views of the computed and reused pictures; the sum of `views_computed` and `views_reused`.
+    pub views: usize,
+    /// Random views whose feature this run added; those of a duplicate count again.
+    pub views_computed: usize,
+    /// Random views whose feature was there before.
+    pub views_reused: usize,
     /// Of the computed pictures, those whose bytes equal another one's: they went through the backbone once.
     pub duplicates: usize,
     /// Of the computed and reused pictures, those of which only a part is there ([`Truncated::Accept`]).
@@ -109,7 +119,8 @@ pub fn extract(
     let mut ledger = ledger::look_up(dataset, &archives, record.as_ref(), &job);
     let open = ledger.open();
     let source = |index: usize| supply::source_of(dataset, open[index] as usize);
-    let files = Files::new(open.len(), &source);
+    let random_views = |index: usize| job.wants_views(&dataset.samples[open[index] as usize]);
+    let files = Files::new(open.len(), &source).with_random_views(&random_views);
     let mut memory = Memory::new(cache, record, job.started, archives);
     let ended = job.run(&files, &mut ledger, &|index| open[index] as usize, &mut |ledger| {
         memory.save_if_due(dataset, ledger)
@@ -165,15 +176,36 @@ impl<'a> Job<'a> {
         self.space.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a feature of this content is there that these options may use.
-    fn known(&self, content: &[u8; 32]) -> Option<Completeness> {
+    /// Whether random views of a picture are wanted.
+    fn wants_views(&self, sample: &Sample) -> bool {
+        !self.options.views.is_empty() && sample.may_train()
+    }
+
+    /// Which features of this content are not there that these options want.
+    fn lacking(&self, content: &[u8; 32], random_views: bool) -> Lacking {
         let space = self.space();
         let has = |key: &RowKey| space.row(key).is_some();
-        if has(&RowKey::plain(*content)) {
-            return Some(Completeness::Whole);
+        let known = |view: View| {
+            if has(&view.key(*content, Completeness::Whole)) {
+                return Some(Completeness::Whole);
+            }
+            let accepted = self.options.limits.truncated == Truncated::Accept;
+            (accepted && has(&view.key(*content, Completeness::Partial))).then_some(Completeness::Partial)
+        };
+        let plain = known(View::Plain);
+        let random = if random_views {
+            self.options.views
+        } else {
+            RandomViews::default()
+        };
+        let views = plain.is_none().then_some(View::Plain).into_iter();
+        let views: Vec<View> = views
+            .chain(random.iter().filter(|view| known(*view).is_none()))
+            .collect();
+        match plain {
+            Some(completeness) if views.is_empty() => Lacking::Nothing(completeness),
+            _ => Lacking::Views(views),
         }
-        let partial = self.options.limits.truncated == Truncated::Accept && has(&RowKey::partial(*content));
-        partial.then_some(Completeness::Partial)
     }
 
     /// Sends all of `supply` through the pipeline. `number`: a picture's place in the ledger.
@@ -192,7 +224,8 @@ impl<'a> Job<'a> {
             supply,
             transform: &self.description.transform,
             limits: self.options.limits,
-            known: &|content| self.known(content),
+            lacking: &|asked: &Asked<'_>| self.lacking(asked.content, asked.random_views),
+            most_views: 1 + self.options.views.count(),
             deduplicate: true,
         };
         let limit = match supply.count() {
@@ -261,13 +294,23 @@ impl<'a> Job<'a> {
                 failures,
             });
         }
+        if !self.options.views.is_empty() && !dataset.samples.iter().any(Sample::may_train) {
+            self.observer
+                .warn("no picture has a label and may be trained on: no random view was stored");
+        }
         let seconds = self.start.elapsed().as_secs_f64();
-        let counts = ledger.counts();
+        let counts = ledger.counts(&|index| match self.wants_views(&dataset.samples[index]) {
+            true => self.options.views.count(),
+            false => 0,
+        });
         let report = ExtractReport {
             images: ledger.len(),
             computed: counts.computed,
             reused: counts.reused,
             failed: failures.len(),
+            views: counts.views,
+            views_computed: counts.views_computed,
+            views_reused: counts.views - counts.views_computed,
             duplicates: done.duplicates,
             partial: counts.partial,
             unlabelled: dataset.samples.iter().filter(|sample| sample.class.is_none()).count(),

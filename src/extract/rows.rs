@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use crate::cache::{RowKey, Space};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::picture::Completeness;
 use crate::pipeline::{Outcome, Processed};
 
 /// How long the first computed row waits at most until it is durable, so that short runs, too, keep what they computed.
@@ -40,15 +39,14 @@ impl<'a> NewRows<'a> {
         }
     }
 
-    /// Takes over a feature, if there is one.
+    /// Takes over a picture's features, if there are any.
     pub(super) fn take(&mut self, processed: &Processed) {
-        if let Outcome::Feature(feature, completeness) = &processed.outcome {
+        if let Outcome::Features(features, completeness) = &processed.outcome {
             let content = processed.content.expect("a feature has a content");
-            self.keys.push(match completeness {
-                Completeness::Whole => RowKey::plain(content),
-                Completeness::Partial => RowKey::partial(content),
-            });
-            self.values.extend_from_slice(feature);
+            for (view, feature) in features {
+                self.keys.push(view.key(content, *completeness));
+                self.values.extend_from_slice(feature);
+            }
             self.pace.row_waits(Instant::now());
         }
     }

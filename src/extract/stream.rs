@@ -11,7 +11,7 @@ use crate::backbone::Backbone;
 use crate::cache::Cache;
 use crate::dataset::{
     ArchiveStream, Dataset, DatasetKind, Ignored, LabelIds, Sample, Split, Stamp, Storage, StreamedArchive,
-    StreamedDataset, no_sample,
+    StreamedDataset, may_train, no_sample,
 };
 use crate::error::{Error, Result};
 use crate::observer::Observer;
@@ -49,6 +49,7 @@ pub fn extract_stream(
     let stream = Stream {
         root: root.clone(),
         max_file_bytes: options.limits.max_file_bytes,
+        random_views: !options.views.is_empty(),
         state: Mutex::new(State {
             archives: archives.into(),
             ..State::default()
@@ -78,6 +79,8 @@ pub fn extract_stream(
 struct Stream {
     root: PathBuf,
     max_file_bytes: u64,
+    /// Whether random views are wanted of pictures that may train.
+    random_views: bool,
     state: Mutex<State>,
 }
 
@@ -127,19 +130,22 @@ impl Supply for Stream {
                     return Ok(Some(Work {
                         index: state.listed.len() - 1,
                         source: Source::Bytes(Err(lost_in_archive())),
+                        random_views: false,
                     }));
                 }
                 Some(Ok(sample)) => {
                     let label = sample.label.as_deref().map(|label| state.labels.id(label));
+                    let split = sample.split.or(current.split);
                     state.listed.push(Listed {
                         path: current.path.join(&sample.name),
                         label,
-                        split: sample.split.or(current.split),
+                        split,
                     });
                     state.current = Some(current);
                     return Ok(Some(Work {
                         index: state.listed.len() - 1,
                         source: Source::Bytes(sample.bytes.map_err(|length| self.too_long(length))),
+                        random_views: self.random_views && may_train(label, split),
                     }));
                 }
                 None => {

@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use regex::Regex;
 
-use crate::cache::{Cache, DatasetRecord, RowKey};
+use crate::cache::{Cache, DatasetRecord, PARTIAL, RowKey};
 use crate::dataset::{
     Dataset, DatasetKind, Examined, InputOptions, Problems, Sample, SampleRecord, Split, Stamp, Storage, absolute,
     expand_shards,
 };
 use crate::error::{Error, Result};
+use crate::picture::Completeness;
+use crate::views::View;
 
 /// A picture whose content is known, before its row is looked up.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,17 @@ pub(super) struct Known {
     pub(super) split: Option<Split>,
     /// Whether the last `extract` could not decode it; one with other limits may have.
     pub(super) failed: bool,
+}
+
+impl Known {
+    /// The key of a view's row.
+    pub(super) fn key_of(&self, view: View) -> RowKey {
+        let completeness = match self.key.view & PARTIAL {
+            0 => Completeness::Whole,
+            _ => Completeness::Partial,
+        };
+        view.key(self.key.content, completeness)
+    }
 }
 
 /// Where the paths of a listing are.

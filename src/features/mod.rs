@@ -1,7 +1,9 @@
 //! The cached features of a data set as matrices with labels: what a head is trained on. No picture is read.
 
 mod choice;
+mod fingerprint;
 mod listing;
+mod pooled;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,10 +14,13 @@ use rayon::slice::ParallelSliceMut;
 use regex::Regex;
 
 use crate::cache::{Cache, FeatureSpace, Origin, Space};
-use crate::dataset::{InputOptions, Problems, Split, SplitInput, assign_splits, join_groups};
+use crate::dataset::{InputOptions, Problems, Split, SplitInput, VAL_FROM_TRAIN, assign_splits, join_groups};
 use crate::error::{Error, Result};
+use crate::views::{RandomViews, View};
 
 pub use choice::SpaceChoice;
+pub use fingerprint::{DataFingerprint, FingerprintPart};
+pub(crate) use pooled::{PooledFeatures, pooled_features};
 
 use choice::choose;
 use listing::{Known, Listing};
@@ -29,6 +34,9 @@ pub struct LabelledRows {
     pub labels: Vec<usize>,
 }
 
+/// The share of each class that validates where neither the data set nor the user says it.
+pub(crate) const VAL_FRACTION: f64 = 0.3;
+
 /// A data set's features.
 #[derive(Debug, Clone)]
 pub struct LabelledFeatures {
@@ -40,8 +48,13 @@ pub struct LabelledFeatures {
     pub origin: Option<Origin>,
     /// The training split.
     pub train: LabelledRows,
+    /// Its random views, as many as [`FeatureRequest::views`] asks for: `[n, d]` each, row i of view k of the picture that
+    /// row i of `train` is of.
+    pub train_views: Vec<Array2<f32>>,
     /// The validation split; may be empty.
     pub val: LabelledRows,
+    /// The identity of the rows of both.
+    pub fingerprint: DataFingerprint,
     /// Pictures of the test split, which are left alone.
     pub test_images: usize,
     /// Pictures that are left out because they have no label.
@@ -74,9 +87,11 @@ pub struct FeatureRequest {
     /// Pictures whose path gives the same text here stay on one side of a split: the first capture group, or the whole
     /// match. Default: only identical pictures stay together.
     pub group_by: Option<Regex>,
+    /// Which random views of the training pictures. Default: none.
+    pub views: RandomViews,
 }
 
-/// The pictures of a data set that have a feature, each with its split.
+/// The pictures of a data set that have a feature, each with its split, and their random views.
 pub(crate) struct Selection {
     listing: Listing,
     pub(crate) space: FeatureSpace,
@@ -84,6 +99,9 @@ pub(crate) struct Selection {
     rows: Space,
     usable: Vec<Known>,
     splits: Vec<Option<Split>>,
+    views: RandomViews,
+    /// What stays together, where the splits were joined.
+    units: Vec<[u8; 32]>,
     problems: Problems,
     failed: usize,
 }
@@ -91,10 +109,15 @@ pub(crate) struct Selection {
 /// Gathers the features of the data set `dataset` from `cache`.
 ///
 /// # Errors
-/// [`Error::NotExtracted`] when pictures have no feature yet, [`Error::Usage`] when there are several spaces and the
+/// [`Error::NotExtracted`] when pictures have no feature yet, [`Error::NoViews`] when training pictures lack random views,
+/// [`Error::Usage`] when there are several spaces and the
 /// request does not say which.
 pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest) -> Result<LabelledFeatures> {
-    let selection = Selection::of(cache, dataset, request)?;
+    labelled(Selection::of(cache, dataset, request)?)
+}
+
+/// The features of a selection.
+fn labelled(selection: Selection) -> Result<LabelledFeatures> {
     let Selection {
         listing,
         usable,
@@ -112,15 +135,17 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
                     .to_owned(),
         });
     }
-    let gather = |wanted: Split| {
-        let chosen = usable.iter().zip(splits).filter(|(_, split)| **split == Some(wanted));
-        let chosen: Vec<Known> = chosen
-            .map(|(known, _)| *known)
-            .filter(|known| known.class.is_some())
-            .collect();
-        gather(&selection.rows, &chosen).map_err(|damaged| listing.not_extracted(damaged, None))
+    let labelled = |chosen: &[Known]| -> Result<LabelledRows> {
+        let features = gather(&selection.rows, chosen, View::Plain);
+        let classes = chosen.iter().filter_map(|known| known.class);
+        Ok(LabelledRows {
+            features: features.map_err(|damaged| listing.not_extracted(damaged, None))?,
+            labels: classes.map(|class| class as usize).collect(),
+        })
     };
-    let (train, val) = (gather(Split::Train)?, gather(Split::Val)?);
+    let training = selection.labelled(Split::Train);
+    let (train, val) = (labelled(&training)?, labelled(&selection.labelled(Split::Val))?);
+    let train_views = selection.train_views(&training)?;
     let mut trained = vec![false; listing.classes.len()];
     train.labels.iter().for_each(|class| trained[*class] = true);
     if let Some(class) = val.labels.iter().find(|class| !trained[**class]) {
@@ -135,7 +160,9 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
     }
     Ok(LabelledFeatures {
         train,
+        train_views,
         val,
+        fingerprint: selection.fingerprint(),
         test_images: splits.iter().filter(|split| **split == Some(Split::Test)).count(),
         unlabelled_images: unlabelled,
         failed_images: listing.seen.unreadable + selection.failed,
@@ -150,6 +177,10 @@ pub fn labelled_features(cache: &Cache, dataset: &Path, request: &FeatureRequest
 impl Selection {
     /// Finds the rows of the data set `dataset` and gives each of its pictures a split.
     pub(crate) fn of(cache: &Cache, dataset: &Path, request: &FeatureRequest) -> Result<Self> {
+        Self::build(cache, dataset, request, Pooling::Apart)
+    }
+
+    fn build(cache: &Cache, dataset: &Path, request: &FeatureRequest, pooling: Pooling) -> Result<Self> {
         if !(0.0..1.0).contains(&request.val_fraction) {
             return Err(Error::Usage(format!(
                 "a validation fraction lies in 0..1, not {}",
@@ -174,18 +205,77 @@ impl Selection {
             .group_by
             .as_ref()
             .map(|pattern| listing.groups(&usable, pattern));
-        let splits = split(&usable, groups.as_deref(), request.val_fraction);
+        let units = units(&usable, groups.as_deref());
+        let mut splits = match pooling {
+            Pooling::Apart => split(&usable, &units, request.val_fraction),
+            Pooling::Together => split(&usable, &units, 0.0),
+        };
+        if pooling == Pooling::Together {
+            listing.warnings.retain(|warning| warning != VAL_FROM_TRAIN);
+            for split in splits.iter_mut().filter(|split| **split == Some(Split::Val)) {
+                *split = Some(Split::Train);
+            }
+        }
         let problems = listing.problems(&usable, &splits, groups.as_deref());
-        Ok(Self {
+        let selection = Self {
             listing,
             space,
             origin,
             rows,
+            units: if pooling == Pooling::Together {
+                units
+            } else {
+                Vec::new()
+            },
             usable,
             splits,
+            views: request.views,
             problems,
             failed,
-        })
+        };
+        let training = selection.labelled(Split::Train);
+        let lacks = |known: &&Known| {
+            let mut views = selection.views.iter();
+            views.any(|view| !selection.rows.contains(&known.key_of(view)))
+        };
+        match training.par_iter().filter(lacks).count() {
+            0 => Ok(selection),
+            missing => Err(selection.no_views(missing, training.len())),
+        }
+    }
+
+    /// The labelled pictures of a split.
+    fn labelled(&self, wanted: Split) -> Vec<Known> {
+        let pictures = self.usable.iter().zip(&self.splits);
+        let chosen = pictures.filter(|(known, split)| **split == Some(wanted) && known.class.is_some());
+        chosen.map(|(known, _)| *known).collect()
+    }
+
+    /// The random views of the training pictures `training`, `[n, d]` each.
+    fn train_views(&self, training: &[Known]) -> Result<Vec<Array2<f32>>> {
+        let gathered = self.views.iter().map(|view| gather(&self.rows, training, view));
+        gathered
+            .collect::<Result<_, _>>()
+            .map_err(|damaged| self.no_views(damaged, training.len()))
+    }
+
+    fn no_views(&self, missing: usize, total: usize) -> Error {
+        Error::NoViews {
+            path: self.listing.name.clone(),
+            missing,
+            total,
+            views: self.views,
+        }
+    }
+
+    /// The identity of the labelled rows that train and validate.
+    fn fingerprint(&self) -> DataFingerprint {
+        let of = |wanted: Split| {
+            let pictures = self.usable.iter().zip(&self.splits);
+            let chosen = pictures.filter(move |(_, split)| **split == Some(wanted));
+            chosen.filter_map(move |(known, _)| Some((known.key, known.class?, wanted)))
+        };
+        DataFingerprint::of(&self.listing.classes, of(Split::Train).chain(of(Split::Val)))
     }
 
     /// Class names.
@@ -203,6 +293,40 @@ impl Selection {
         self.usable.len()
     }
 
+    /// What the cache remembers the data set by, absolute.
+    pub(crate) fn name(&self) -> &Path {
+        &self.listing.name
+    }
+
+    /// The path of the picture with an index below [`Selection::len`], below the data set's root.
+    pub(crate) fn path(&self, index: usize) -> Cow<'_, Path> {
+        self.listing.path(self.usable[index].number)
+    }
+
+    /// Its split; none where it has neither a label nor a split of its own.
+    pub(crate) fn split(&self, index: usize) -> Option<Split> {
+        self.splits[index]
+    }
+
+    /// Its class, an index into [`Selection::classes`].
+    pub(crate) fn class(&self, index: usize) -> Option<usize> {
+        self.usable[index].class.map(|class| class as usize)
+    }
+
+    /// blake3 of its bytes.
+    pub(crate) fn content(&self, index: usize) -> [u8; 32] {
+        self.usable[index].key.content
+    }
+
+    /// The features of the pictures with these indexes, `[n, dim]`.
+    ///
+    /// # Errors
+    /// [`Error::NotExtracted`] when rows are damaged.
+    pub(crate) fn features(&self, indexes: &[usize]) -> Result<Array2<f32>> {
+        let chosen: Vec<Known> = indexes.iter().map(|index| self.usable[*index]).collect();
+        gather(&self.rows, &chosen, View::Plain).map_err(|damaged| self.listing.not_extracted(damaged, None))
+    }
+
     /// Pictures that are left out because `extract` could not read them.
     pub(crate) fn failed_images(&self) -> usize {
         self.listing.seen.unreadable + self.failed
@@ -213,21 +337,37 @@ impl Selection {
         self.rows.dim().unwrap_or(0)
     }
 
-    /// The picture with an index below [`Selection::len`], in the data set's order.
+    /// Each picture by its number, in the data set's order, with its plain view, and after it the random views that are
+    /// wanted, where it trains.
+    pub(crate) fn rows(&self) -> Vec<(usize, View)> {
+        let views = |index: usize| {
+            let trains = self.splits[index] == Some(Split::Train) && self.usable[index].class.is_some();
+            let random = if trains { self.views } else { RandomViews::default() };
+            let views = std::iter::once(View::Plain).chain(random.iter());
+            views.map(move |view| (index, view))
+        };
+        (0..self.len()).flat_map(views).collect()
+    }
+
+    /// A view of the picture with an index below [`Selection::len`].
     ///
     /// # Errors
-    /// [`Error::NotExtracted`] when its row is damaged.
-    pub(crate) fn row(&self, index: usize) -> Result<SelectedRow<'_>> {
+    /// [`Error::NotExtracted`] or [`Error::NoViews`] when its row is damaged or not there.
+    pub(crate) fn row(&self, (index, view): (usize, View)) -> Result<SelectedRow<'_>> {
         let known = &self.usable[index];
         let path = self.listing.path(known.number);
-        let Some(feature) = self.rows.row(&known.key) else {
-            return Err(self.listing.not_extracted(1, Some(path.into_owned())));
+        let key = known.key_of(view);
+        let Some(feature) = self.rows.row(&key) else {
+            return Err(match view {
+                View::Plain => self.listing.not_extracted(1, Some(path.into_owned())),
+                View::Random(_) => self.no_views(1, self.labelled(Split::Train).len()),
+            });
         };
         Ok(SelectedRow {
             path,
             split: self.splits[index],
             label: known.class.map(|class| self.listing.classes[class as usize].as_str()),
-            view: known.key.view,
+            view: key.view,
             feature,
         })
     }
@@ -242,20 +382,29 @@ pub(crate) struct SelectedRow<'a> {
     pub(crate) feature: &'a [f32],
 }
 
+/// Whether train and val are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pooling {
+    Apart,
+    /// What is not test trains.
+    Together,
+}
+
+/// What each picture stays together with: all of the same bytes, and of the same group.
+fn units(usable: &[Known], groups: Option<&[[u8; 32]]>) -> Vec<[u8; 32]> {
+    let contents = usable.iter().map(|known| known.key.content);
+    match groups {
+        None => contents.collect(),
+        Some(groups) => join_groups(&contents.zip(groups.iter().copied()).collect::<Vec<_>>()),
+    }
+}
+
 /// The split of each picture; pictures without a label get none but their own.
-fn split(usable: &[Known], groups: Option<&[[u8; 32]]>, val_fraction: f64) -> Vec<Option<Split>> {
-    let units: Option<Vec<[u8; 32]>> = groups.map(|groups| {
-        let pictures: Vec<_> = usable
-            .iter()
-            .zip(groups)
-            .map(|(known, group)| (known.key.content, *group))
-            .collect();
-        join_groups(&pictures)
-    });
+fn split(usable: &[Known], units: &[[u8; 32]], val_fraction: f64) -> Vec<Option<Split>> {
     let labelled = usable.iter().enumerate().filter_map(|(index, known)| {
         Some(SplitInput {
             class: known.class?,
-            unit: units.as_ref().map_or(known.key.content, |units| units[index]),
+            unit: units[index],
             split: known.split,
         })
     });
@@ -270,14 +419,14 @@ fn split(usable: &[Known], groups: Option<&[[u8; 32]]>, val_fraction: f64) -> Ve
     usable.iter().map(own).collect()
 }
 
-/// The rows of `chosen`, or how many of them are damaged.
-fn gather(rows: &Space, chosen: &[Known]) -> Result<LabelledRows, usize> {
+/// The features of a view of the pictures `chosen`, `[n, d]`, or how many of them are not there or damaged.
+fn gather(rows: &Space, chosen: &[Known], view: View) -> Result<Array2<f32>, usize> {
     let dim = rows.dim().expect("the space has rows of this data set");
     let mut features = vec![0.0_f32; chosen.len() * dim];
     let damaged = features
         .par_chunks_exact_mut(dim)
         .zip(chosen.par_iter())
-        .filter_map(|(target, known)| match rows.row(&known.key) {
+        .filter_map(|(target, known)| match rows.row(&known.key_of(view)) {
             Some(row) => {
                 target.copy_from_slice(row);
                 None
@@ -288,11 +437,5 @@ fn gather(rows: &Space, chosen: &[Known]) -> Result<LabelledRows, usize> {
     if damaged > 0 {
         return Err(damaged);
     }
-    let labels = chosen
-        .iter()
-        .filter_map(|known| known.class)
-        .map(|class| class as usize)
-        .collect();
-    let features = Array2::from_shape_vec((chosen.len(), dim), features).expect("one row for each picture");
-    Ok(LabelledRows { features, labels })
+    Ok(Array2::from_shape_vec((chosen.len(), dim), features).expect("one row for each picture"))
 }

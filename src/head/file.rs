@@ -8,11 +8,11 @@ use std::fs::File;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, ArrayView2};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use super::linear::LinearHead;
+use super::linear::{LinearHead, RankedClass};
 use crate::disk::Output;
 use crate::{Error, Result};
 
@@ -33,6 +33,7 @@ const KEY_SPACE_ID: &str = "lastlayer.space_id";
 const KEY_SPACE: &str = "lastlayer.space";
 const KEY_OPTIONS: &str = "lastlayer.options";
 const KEY_METRICS: &str = "lastlayer.metrics";
+const KEY_TEMPERATURE: &str = "lastlayer.temperature";
 const KEY_VERSION: &str = "lastlayer.version";
 
 /// A head and where it comes from, as one file.
@@ -65,6 +66,9 @@ pub struct HeadMeta {
     pub options: Value,
     /// What the training reached.
     pub metrics: Value,
+    /// What the logits are divided by before the softmax, so that probabilities are calibrated. 1 leaves them, and files
+    /// that do not say it mean 1. It changes no class, and weight and bias are what they are without it.
+    pub temperature: f64,
     /// The version of `lastlayer` that wrote the file.
     pub lastlayer_version: String,
 }
@@ -160,11 +164,35 @@ impl HeadFile {
             space: text(KEY_SPACE)?,
             options: json(KEY_OPTIONS)?,
             metrics: json(KEY_METRICS)?,
+            temperature: match metadata.and_then(|metadata| metadata.get(KEY_TEMPERATURE)) {
+                Some(text) => text
+                    .parse()
+                    .map_err(|_| format!("its metadata `{KEY_TEMPERATURE}` is no number"))?,
+                None => 1.0,
+            },
             lastlayer_version: text(KEY_VERSION)?,
         };
         let file = Self { head, meta };
         file.check()?;
         Ok(file)
+    }
+
+    /// The calibrated probabilities of `x` (`[n, dim]`), `[n, classes]`: the softmax of the logits divided by the
+    /// temperature.
+    ///
+    /// # Errors
+    /// [`Error::Examples`] if `x` has another number of features.
+    pub fn probabilities(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        self.head.probabilities_at(x, self.meta.temperature)
+    }
+
+    /// The `k` most probable classes of each row of `x` (`[n, dim]`) with their calibrated probabilities; in the order of
+    /// [`LinearHead::top_k`].
+    ///
+    /// # Errors
+    /// [`Error::Examples`] if `x` has another number of features.
+    pub fn top_k(&self, x: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<RankedClass>>> {
+        self.head.top_k_at(x, k, self.meta.temperature)
     }
 
     /// What a file must fulfil, on the way out as on the way in.
@@ -183,6 +211,10 @@ impl HeadFile {
         }
         if !self.head.is_finite() {
             return Err("it has a weight that is infinite or NaN".to_owned());
+        }
+        let temperature = self.meta.temperature;
+        if !(temperature.is_finite() && temperature > 0.0) {
+            return Err(format!("its temperature is {temperature}, not a finite number above 0"));
         }
         Ok(())
     }
@@ -213,7 +245,7 @@ impl HeadFile {
 
     fn metadata(&self) -> BTreeMap<&'static str, String> {
         let meta = &self.meta;
-        BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             // What other libraries look for to see whose tensor layout this is.
             ("format", "pt".to_owned()),
             (KEY_FORMAT, FORMAT_VERSION.to_owned()),
@@ -227,7 +259,12 @@ impl HeadFile {
             (KEY_OPTIONS, meta.options.to_string()),
             (KEY_METRICS, meta.metrics.to_string()),
             (KEY_VERSION, meta.lastlayer_version.clone()),
-        ])
+        ]);
+        // Versions that do not know it skip it, and are right about all classes.
+        if meta.temperature != 1.0 {
+            metadata.insert(KEY_TEMPERATURE, meta.temperature.to_string());
+        }
+        metadata
     }
 }
 
@@ -264,6 +301,7 @@ mod tests {
             space: "{\"resize\":256,  \"crop\":224}".to_owned(),
             options: json!({ "epochs": 25, "learning_rate": 0.001 }),
             metrics: json!({ "val_accuracy": 0.5 }),
+            temperature: 1.0,
             lastlayer_version: "0.1.0".to_owned(),
         };
         HeadFile { head, meta }
@@ -312,6 +350,55 @@ mod tests {
             blake3::hash(&bytes).to_hex().as_str(),
             "50175271b0de4f8818a3c79f8779c9d6b14ae73aeddab14442fe53170a775503",
         );
+    }
+
+    #[test]
+    fn a_temperature_is_kept_beside_weights_that_stay_as_they_are() {
+        let plain = sample().to_bytes().unwrap();
+        assert!(
+            header()["__metadata__"].get(KEY_TEMPERATURE).is_none(),
+            "files without one mean 1"
+        );
+        let mut file = sample();
+        file.meta.temperature = 0.1 + 0.2;
+        let bytes = file.to_bytes().unwrap();
+        assert_eq!(load_bytes(&bytes).unwrap(), file, "to the last bit");
+        let tensors = |bytes: &[u8]| bytes[bytes.len() - 72..].to_vec();
+        assert_eq!(tensors(&bytes), tensors(&plain));
+        for temperature in ["0", "-1", "NaN", "inf", "warm"] {
+            let mut header = header();
+            header["__metadata__"][KEY_TEMPERATURE] = json!(temperature);
+            let problem = load_bytes(&made(&header, 72)).unwrap_err().to_string();
+            assert!(problem.contains("temperature"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_temperature_divides_the_logits_and_changes_no_class() {
+        let mut file = sample();
+        let x = Array2::from_shape_fn((7, 5), |(i, j)| ((i * 5 + j * 3) % 7) as f32 - 3.0);
+        let plain = file.head.top_k(x.view(), 3).unwrap();
+        assert_eq!(file.top_k(x.view(), 3).unwrap(), plain);
+        assert_eq!(
+            file.probabilities(x.view()).unwrap(),
+            file.head.probabilities(x.view()).unwrap()
+        );
+        file.meta.temperature = 2.5;
+        let divided = LinearHead::new(&file.head.weight() / 2.5, &file.head.bias() / 2.5).unwrap();
+        let expected = divided.probabilities(x.view()).unwrap();
+        let probabilities = file.probabilities(x.view()).unwrap();
+        assert!(
+            (&probabilities - &expected)
+                .iter()
+                .all(|difference| difference.abs() < 1e-6)
+        );
+        for (row, (ranked, plain)) in file.top_k(x.view(), 3).unwrap().iter().zip(&plain).enumerate() {
+            for (ranked, plain) in ranked.iter().zip(plain) {
+                assert_eq!(ranked.class, plain.class);
+                assert_eq!(ranked.probability, probabilities[[row, ranked.class]]);
+            }
+            assert!(ranked[0].probability < plain[0].probability, "warmer is less sure");
+        }
     }
 
     #[test]

@@ -1,152 +1,216 @@
-//! The two inner loops of training: logits, and the gradient fused with the weight update.
+//! The inner loops of training: logits, and gradients.
 //!
-//! Both are written so that the compiler vectorises them for any target. The order of every sum is fixed by the constants
-//! here, not by the machine's vector width, so results are the same on all of them.
+//! Written so that the compiler vectorises them, and compiled for several instruction sets of which the best is taken at
+//! run time. The order of every sum is fixed by the constants here, not by the width of a vector, and no product is fused
+//! into a sum, so that the bits are the same with all of them.
+
+use multiversion::multiversion;
 
 /// Partial sums of a dot product.
 const LANES: usize = 8;
-/// Classes whose dot products with one row are formed together, so that the row is loaded once.
-const CLASSES: usize = 4;
-/// Columns of a weight row that are updated together, their gradient in a small array; of 16, 32 and 64 the fastest.
-const COLUMNS: usize = 64;
+/// Rows whose logits are formed together, so that they are in the first-level cache for all classes.
+const ROWS: usize = 8;
+/// Rows that go into the gradient in one pass over it.
+const PASS: usize = 8;
 
-/// The dot products of `x` with each of `rows`, all of one length.
+/// Where a logit lies: at `row · self.row + class · self.class`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strides {
+    pub(super) row: usize,
+    pub(super) class: usize,
+}
+
+/// The dot products of each of `x` with each of `weights`, all of one length.
 #[expect(
     clippy::needless_range_loop,
     reason = "iterators here are not unrolled into registers: five times slower"
 )]
-fn dots<const N: usize>(x: &[f32], rows: [&[f32]; N]) -> [f32; N] {
-    let mut lanes = [[0_f32; LANES]; N];
-    let (x_chunks, x_tail) = x.as_chunks::<LANES>();
-    let rows = rows.map(|row| row[..x.len()].as_chunks::<LANES>());
-    for index in 0..x_chunks.len() {
-        let x = x_chunks[index];
-        for n in 0..N {
-            let w = rows[n].0[index];
-            for lane in 0..LANES {
-                lanes[n][lane] += x[lane] * w[lane];
-            }
-        }
-    }
-    for (lanes, (_, tail)) in lanes.iter_mut().zip(&rows) {
-        for ((lane, x), w) in lanes.iter_mut().zip(x_tail).zip(*tail) {
-            *lane += x * w;
-        }
-    }
-    lanes.map(|[a, b, c, d, e, f, g, h]| ((a + e) + (c + g)) + ((b + f) + (d + h)))
-}
-
-/// Writes the logits of `rows` to `logits` (`[rows, classes]`): `x · Wᵀ + b`, `weight` being `[classes, dim]`.
-pub(super) fn logits(weight: &[f32], bias: &[f32], rows: &[&[f32]], logits: &mut [f32]) {
-    let classes = bias.len();
-    let dim = weight.len() / classes;
-    let mut class = 0;
-    // Classes outside, rows inside: a few weight rows stay in the first-level cache for the whole batch.
-    while class + CLASSES <= classes {
-        let block: [&[f32]; CLASSES] = std::array::from_fn(|index| &weight[(class + index) * dim..][..dim]);
-        for (row, logits) in rows.iter().zip(logits.chunks_exact_mut(classes)) {
-            let sums = dots(row, block);
-            for ((logit, sum), bias) in logits[class..].iter_mut().zip(sums).zip(&bias[class..]) {
-                *logit = sum + bias;
-            }
-        }
-        class += CLASSES;
-    }
-    for class in class..classes {
-        let block = [&weight[class * dim..][..dim]];
-        for (row, logits) in rows.iter().zip(logits.chunks_exact_mut(classes)) {
-            let [sum] = dots(row, block);
-            logits[class] = sum + bias[class];
-        }
-    }
-}
-
-/// One SGD step as PyTorch's `torch.optim.SGD` defines it, with the constants of this step.
-///
-/// `g ← g + decay·w`, `v ← momentum·v + gain·g`, `w ← w - rate·v` (Nesterov: `w ← w - rate·(g + momentum·v)`).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Step {
-    pub(super) rate: f32,
-    pub(super) decay: f32,
-    pub(super) momentum: f32,
-    /// `1 - dampening`; 1 in the first step, which sets the velocity to the gradient, and without momentum.
-    pub(super) gain: f32,
-    pub(super) nesterov: bool,
-}
-
-impl Step {
-    /// Moves `weight` against `gradient`.
-    #[inline(always)]
-    pub(super) fn apply(&self, weight: &mut [f32], velocity: &mut [f32], gradient: &[f32]) {
-        for ((weight, velocity), gradient) in weight.iter_mut().zip(velocity).zip(gradient) {
-            let gradient = gradient + self.decay * *weight;
-            *velocity = self.momentum * *velocity + self.gain * gradient;
-            let direction = if self.nesterov {
-                gradient + self.momentum * *velocity
-            } else {
-                *velocity
-            };
-            *weight -= self.rate * direction;
-        }
-    }
-
-    /// Forms the gradient `Σ residual·row` of one class's weights and applies it, in one pass over the weights.
-    pub(super) fn descend(&self, weight: &mut [f32], velocity: &mut [f32], residuals: &[f32], rows: &[&[f32]]) {
-        let mut start = 0;
-        let (weights, weight_tail) = weight.as_chunks_mut::<COLUMNS>();
-        let (velocities, velocity_tail) = velocity.as_chunks_mut::<COLUMNS>();
-        for (weight, velocity) in weights.iter_mut().zip(velocities) {
-            let mut gradient = [0_f32; COLUMNS];
-            for (&residual, row) in residuals.iter().zip(rows) {
-                let columns = row[start..]
-                    .first_chunk::<COLUMNS>()
-                    .expect("rows are as long as the weights");
-                for column in 0..COLUMNS {
-                    gradient[column] += residual * columns[column];
+#[inline(always)]
+fn dots<const R: usize, const C: usize>(x: [&[f32]; R], weights: [&[f32]; C]) -> [[f32; C]; R] {
+    let mut lanes = [[[0_f32; LANES]; C]; R];
+    let dim = x[0].len();
+    let x = x.map(|x| x[..dim].as_chunks::<LANES>());
+    let weights = weights.map(|weight| weight[..dim].as_chunks::<LANES>());
+    for index in 0..dim / LANES {
+        for r in 0..R {
+            let x = x[r].0[index];
+            for c in 0..C {
+                let weight = weights[c].0[index];
+                for lane in 0..LANES {
+                    lanes[r][c][lane] += x[lane] * weight[lane];
                 }
             }
-            self.apply(weight, velocity, &gradient);
-            start += COLUMNS;
         }
-        let mut gradient = [0_f32; COLUMNS];
-        for (&residual, row) in residuals.iter().zip(rows) {
-            for (gradient, x) in gradient.iter_mut().zip(&row[start..]) {
-                *gradient += residual * x;
+    }
+    for r in 0..R {
+        for c in 0..C {
+            for ((lane, x), weight) in lanes[r][c].iter_mut().zip(x[r].1).zip(weights[c].1) {
+                *lane += x * weight;
             }
         }
-        self.apply(weight_tail, velocity_tail, &gradient);
     }
+    lanes.map(|lanes| lanes.map(|[a, b, c, d, e, f, g, h]| ((a + e) + (c + g)) + ((b + f) + (d + h))))
+}
+
+/// The logits of `C` classes from `class` on.
+#[inline(always)]
+fn logits_of_classes<const C: usize>(
+    weight: &[f32],
+    bias: &[f32],
+    class: usize,
+    rows: &[&[f32]],
+    logits: &mut [f32],
+    strides: Strides,
+) {
+    let dim = weight.len() / bias.len();
+    let weights: [&[f32]; C] = std::array::from_fn(|index| &weight[(class + index) * dim..][..dim]);
+    let mut write = |row: usize, dots: [f32; C]| {
+        for (index, dot) in dots.into_iter().enumerate() {
+            let class = class + index;
+            logits[row * strides.row + class * strides.class] = dot + bias[class];
+        }
+    };
+    let (pairs, single) = rows.as_chunks::<2>();
+    for (pair, rows) in pairs.iter().enumerate() {
+        let [first, second] = dots(*rows, weights);
+        write(2 * pair, first);
+        write(2 * pair + 1, second);
+    }
+    if let [row] = single {
+        let [dots] = dots([row], weights);
+        write(rows.len() - 1, dots);
+    }
+}
+
+#[inline(always)]
+fn logits_anywhere(weight: &[f32], bias: &[f32], rows: &[&[f32]], logits: &mut [f32], strides: Strides) {
+    let classes = bias.len();
+    for (block, rows) in rows.chunks(ROWS).enumerate() {
+        let logits = &mut logits[block * ROWS * strides.row..];
+        let mut class = 0;
+        while class + 4 <= classes {
+            logits_of_classes::<4>(weight, bias, class, rows, logits, strides);
+            class += 4;
+        }
+        if class + 2 <= classes {
+            logits_of_classes::<2>(weight, bias, class, rows, logits, strides);
+            class += 2;
+        }
+        if class < classes {
+            logits_of_classes::<1>(weight, bias, class, rows, logits, strides);
+        }
+    }
+}
+
+/// Writes the logits of `rows`: `x · Wᵀ + b`, `weight` being `[classes, dim]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+pub(super) fn logits(weight: &[f32], bias: &[f32], rows: &[&[f32]], logits: &mut [f32], strides: Strides) {
+    logits_anywhere(weight, bias, rows, logits, strides);
+}
+
+/// `gradient = Σ residual·row` over `R` rows, or the same added to what is there.
+#[inline(always)]
+fn accumulate<const R: usize>(gradient: &mut [f32], residuals: &[f32], rows: &[&[f32]], add: bool) {
+    let dim = gradient.len();
+    let residuals: [f32; R] = std::array::from_fn(|index| residuals[index]);
+    let rows: [&[f32]; R] = std::array::from_fn(|index| &rows[index][..dim]);
+    if add {
+        for column in 0..dim {
+            let mut sum = gradient[column];
+            for index in 0..R {
+                sum += residuals[index] * rows[index][column];
+            }
+            gradient[column] = sum;
+        }
+    } else {
+        for column in 0..dim {
+            let mut sum = residuals[0] * rows[0][column];
+            for index in 1..R {
+                sum += residuals[index] * rows[index][column];
+            }
+            gradient[column] = sum;
+        }
+    }
+}
+
+#[inline(always)]
+fn gradient_anywhere(gradient: &mut [f32], dim: usize, residuals: &[f32], stride: usize, rows: &[&[f32]]) {
+    let mut start = 0;
+    for rows in rows.chunks(PASS) {
+        let classes = gradient.chunks_exact_mut(dim).zip(residuals.chunks(stride));
+        for (gradient, residuals) in classes {
+            let mut residuals = &residuals[start..][..rows.len()];
+            let mut rows = rows;
+            let mut add = start > 0;
+            while !rows.is_empty() {
+                let taken = match rows.len() {
+                    8.. => {
+                        accumulate::<8>(gradient, residuals, rows, add);
+                        8
+                    }
+                    4.. => {
+                        accumulate::<4>(gradient, residuals, rows, add);
+                        4
+                    }
+                    2.. => {
+                        accumulate::<2>(gradient, residuals, rows, add);
+                        2
+                    }
+                    _ => {
+                        accumulate::<1>(gradient, residuals, rows, add);
+                        1
+                    }
+                };
+                rows = &rows[taken..];
+                residuals = &residuals[taken..];
+                add = true;
+            }
+        }
+        start += rows.len();
+    }
+}
+
+/// Writes the gradient `Σ residual·row` of each class's weights, the rows one after another: `gradient` is `[classes, dim]`,
+/// and `residuals` has those of a class every `stride` numbers.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+pub(super) fn gradient(gradient: &mut [f32], dim: usize, residuals: &[f32], stride: usize, rows: &[&[f32]]) {
+    gradient_anywhere(gradient, dim, residuals, stride, rows);
+}
+
+#[inline(always)]
+fn add_anywhere(sum: &mut [f32], other: &[f32]) {
+    for (sum, other) in sum.iter_mut().zip(other) {
+        *sum += other;
+    }
+}
+
+/// Adds `other` to `sum`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+pub(super) fn add(sum: &mut [f32], other: &[f32]) {
+    add_anywhere(sum, other);
+}
+
+#[inline(always)]
+fn sum_of_squares_anywhere(values: &[f32]) -> f64 {
+    let mut lanes = [0_f64; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(*value) * f64::from(*value);
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane += f64::from(*value) * f64::from(*value);
+    }
+    lanes.iter().sum()
+}
+
+/// `Σ value²` in f64.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
+    sum_of_squares_anywhere(values)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn logits_equal_a_plain_sum_for_every_remainder() {
-        for dim in [1, 7, 8, 9, 31, 64] {
-            for classes in 1..10 {
-                let weight: Vec<f32> = (0..classes * dim).map(|i| (i as f32 * 0.37).sin()).collect();
-                let bias: Vec<f32> = (0..classes).map(|i| i as f32).collect();
-                let x: Vec<f32> = (0..3 * dim).map(|i| (i as f32 * 0.73).cos()).collect();
-                let rows: Vec<&[f32]> = x.chunks(dim).collect();
-                let mut out = vec![0.0; 3 * classes];
-                logits(&weight, &bias, &rows, &mut out);
-                for (row, out) in rows.iter().zip(out.chunks(classes)) {
-                    for class in 0..classes {
-                        let plain: f64 = row
-                            .iter()
-                            .zip(&weight[class * dim..])
-                            .map(|(&a, &b)| f64::from(a * b))
-                            .sum();
-                        // 64 products of at most 1 in f32: far below 1e-5.
-                        assert!(
-                            (f64::from(out[class]) - plain - class as f64).abs() < 1e-5,
-                            "{dim} {classes}"
-                        );
-                    }
-                }
-            }
-        }
-    }
-}
+#[path = "kernel_tests.rs"]
+mod tests;

@@ -49,7 +49,7 @@ pub(super) struct Solution {
 ///
 /// # Errors
 /// [`Error::Diverged`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it,
-/// [`Error::Examples`] if the class weights do not fit the task.
+/// [`Error::Usage`] if the class weights do not fit the task.
 pub(super) fn fit(
     options: &Lbfgs,
     recipe: &Recipe,
@@ -79,7 +79,7 @@ pub(super) fn start(task: &TrainingTask<'_>, objective: &Objective<'_>) -> Param
 /// How much each training row counts: its own weight times its class's.
 ///
 /// # Errors
-/// [`Error::Examples`] if there is not one class weight a class.
+/// [`Error::Usage`] if there is not one class weight a class.
 pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>) -> Result<Vec<f64>> {
     let labels = task.train().labels();
     let classes = task.classes();
@@ -100,7 +100,7 @@ pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>)
         }
         ClassWeights::Given(weights) if weights.len() == classes => weights.clone(),
         ClassWeights::Given(weights) => {
-            return Err(Error::Examples(format!(
+            return Err(Error::Usage(format!(
                 "{} class weights for {classes} classes: give one a class",
                 weights.len()
             )));

@@ -1,12 +1,13 @@
 //! The head itself: a weight matrix and a bias, from features to logits to classes.
 //!
-//! How its numbers come about is the solvers' business ([`super::sgd`]), how they lie on disk [`super::file`]'s.
+//! How its numbers come about is the solvers' business ([`super::descent`]), how they lie on disk [`super::file`]'s.
 
 use linfa::traits::PredictInplace;
 use ndarray::{Array1, Array2, ArrayBase, ArrayView1, ArrayView2, Axis, Data, Ix2};
 
+use super::kernel::{self, Strides};
+use super::loss::{self, Scorer};
 use super::random::{Random, Stream};
-use super::{kernel, loss};
 use crate::{Error, Result};
 
 /// Rows whose logits are formed together.
@@ -93,7 +94,9 @@ impl LinearHead {
     /// Whether no weight is infinite or NaN.
     #[must_use]
     pub fn is_finite(&self) -> bool {
-        self.weight.iter().chain(&self.bias).all(|value| value.is_finite())
+        let finite = |values: &[f32]| values.iter().fold(true, |finite, value| finite & value.is_finite());
+        let (weight, bias) = self.slices();
+        finite(weight) && finite(bias)
     }
 
     /// The logits of `x` (`[n, dim]`), `[n, classes]`.
@@ -116,9 +119,14 @@ impl LinearHead {
     /// # Errors
     /// [`Error::Examples`] if `x` has another number of features.
     pub fn probabilities(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        self.probabilities_at(x, 1.0)
+    }
+
+    /// The same of the logits divided by `temperature`.
+    pub(super) fn probabilities_at(&self, x: ArrayView2<'_, f32>, temperature: f64) -> Result<Array2<f32>> {
         let mut logits = self.logits(x)?;
         for mut row in logits.rows_mut() {
-            softmax(row.as_slice_mut().expect("a new array is contiguous"));
+            softmax(row.as_slice_mut().expect("a new array is contiguous"), temperature);
         }
         Ok(logits)
     }
@@ -142,10 +150,15 @@ impl LinearHead {
     /// # Errors
     /// [`Error::Examples`] if `x` has another number of features.
     pub fn top_k(&self, x: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<RankedClass>>> {
+        self.top_k_at(x, k, 1.0)
+    }
+
+    /// The same with the probabilities of the logits divided by `temperature`.
+    pub(super) fn top_k_at(&self, x: ArrayView2<'_, f32>, k: usize, temperature: f64) -> Result<Vec<Vec<RankedClass>>> {
         let logits = self.logits(x)?;
         let rank = |logits: ArrayView1<'_, f32>| {
             let mut probabilities = logits.to_vec();
-            softmax(&mut probabilities);
+            softmax(&mut probabilities, temperature);
             let mut order: Vec<usize> = (0..logits.len()).collect();
             // By logit, not by probability: two classes far behind may both round to a probability of 0.
             order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
@@ -167,25 +180,21 @@ impl LinearHead {
     /// [`Error::Examples`] if `x` has another number of features, or the labels do not fit.
     pub fn score(&self, x: ArrayView2<'_, f32>, labels: &[usize]) -> Result<loss::Score> {
         loss::check_labels(labels, x.nrows(), self.classes())?;
+        self.check_dim(x)?;
         let mut score = loss::Score::default();
-        self.logit_blocks(x, |start, block| {
-            for (logits, &label) in block.chunks_exact(self.classes()).zip(&labels[start..]) {
-                score.add(logits, label);
-            }
-        })?;
+        let mut scorer = Scorer::default();
+        let x = x.as_standard_layout();
+        let x = x.as_slice().expect("the layout was made standard");
+        for (x, labels) in x.chunks(Scorer::ROWS * self.dim()).zip(labels.chunks(Scorer::ROWS)) {
+            let rows: Vec<&[f32]> = x.chunks_exact(self.dim()).collect();
+            scorer.score(self.slices(), &rows, labels, |row| score.add_row(row));
+        }
         Ok(score)
     }
 
     /// Hands the logits of some consecutive rows at a time, and the index of the first of them, to `receive`.
     fn logit_blocks(&self, x: ArrayView2<'_, f32>, mut receive: impl FnMut(usize, &[f32])) -> Result<()> {
-        if x.ncols() != self.dim() {
-            let problem = format!(
-                "the rows have {} features, but the head was made for {}",
-                x.ncols(),
-                self.dim()
-            );
-            return Err(Error::Examples(problem));
-        }
+        self.check_dim(x)?;
         let (weight, bias) = self.slices();
         let mut logits = vec![0.0; ROWS * self.classes()];
         let mut rows: Vec<&[f32]> = Vec::with_capacity(ROWS);
@@ -195,10 +204,25 @@ impl LinearHead {
             rows.clear();
             rows.extend(x.chunks_exact(self.dim()));
             let logits = &mut logits[..rows.len() * self.classes()];
-            kernel::logits(weight, bias, &rows, logits);
+            let strides = Strides {
+                row: self.classes(),
+                class: 1,
+            };
+            kernel::logits(weight, bias, &rows, logits, strides);
             receive(block * ROWS, logits);
         }
         Ok(())
+    }
+
+    fn check_dim(&self, x: ArrayView2<'_, f32>) -> Result<()> {
+        if x.ncols() == self.dim() {
+            return Ok(());
+        }
+        Err(Error::Examples(format!(
+            "the rows have {} features, but the head was made for {}",
+            x.ncols(),
+            self.dim()
+        )))
     }
 
     /// Weight and bias as they lie in memory, row by row.
@@ -226,11 +250,12 @@ fn standard(matrix: Array2<f32>) -> Array2<f32> {
     }
 }
 
-/// Turns one row of logits into probabilities.
-fn softmax(logits: &mut [f32]) {
-    let log_sum_exp = loss::log_sum_exp(logits);
-    for logit in logits {
-        *logit = (f64::from(*logit) - log_sum_exp).exp() as f32;
+/// Turns one row of logits into probabilities, having divided them by `temperature`.
+fn softmax(logits: &mut [f32], temperature: f64) {
+    let divided: Vec<f64> = logits.iter().map(|&logit| f64::from(logit) / temperature).collect();
+    let log_sum_exp = loss::log_sum_exp(&divided);
+    for (probability, logit) in logits.iter_mut().zip(divided) {
+        *probability = (logit - log_sum_exp).exp() as f32;
     }
 }
 

@@ -1,91 +1,18 @@
 //! Softmax cross-entropy and what follows from it: losses, probabilities, accuracy.
 //!
-//! The log-sum-exp of the crate lives here and nowhere else. Everything is computed in f64 and summed in row order, so a
-//! loss does not depend on the solver that asks for it, nor on the number of threads.
+//! Everything is computed in f64 and summed in row order, so a loss does not depend on the solver that asks for it, nor on
+//! the number of threads. The log-sum-exp is [`super::softmax`]'s.
 
 use ndarray::ArrayView2;
 
+use super::kernel::{self, Strides};
+use super::softmax::Softmax;
+pub(crate) use super::softmax::log_sum_exp;
+
 use crate::{Error, Result};
 
-/// `log Σ exp(logit)` of one row, in f64.
-///
-/// The row's own maximum is subtracted first, so no exponential overflows and the largest term is exactly 1. NaN in, NaN
-/// out; a row whose maximum is infinite gives that infinity.
-pub(super) fn log_sum_exp<T: Copy + Into<f64>>(logits: &[T]) -> f64 {
-    let maximum = logits
-        .iter()
-        .fold(f64::NEG_INFINITY, |maximum, &logit| maximum.max(logit.into()));
-    if maximum.is_infinite() {
-        return maximum;
-    }
-    maximum
-        + logits
-            .iter()
-            .map(|&logit| (logit.into() - maximum).exp())
-            .sum::<f64>()
-            .ln()
-}
-
-/// Turns one row of logits into its softmax probabilities and returns their `log Σ exp`.
-///
-/// Infinite logits give NaN; a NaN may be lost.
-pub(super) fn softmax(logits: &mut [f64]) -> f64 {
-    let maximum = logits
-        .iter()
-        .fold(f64::NEG_INFINITY, |maximum, &logit| maximum.max(logit));
-    for logit in logits.iter_mut() {
-        *logit = exp_of_non_positive(*logit - maximum);
-    }
-    let sum: f64 = logits.iter().sum();
-    let scale = 1.0 / sum;
-    for logit in logits.iter_mut() {
-        *logit *= scale;
-    }
-    maximum + sum.ln()
-}
-
-/// `e` to the power of `x`, 0 or below, within two units in the last place; 0 below the smallest normal number.
-///
-/// No branch and no table, so that loops over it are vectorised: `x = n·ln 2 + r` with `|r| ≤ ln 2 / 2`, where the Taylor
-/// series to `r¹³` is exact to f64, and `2ⁿ` is written into the exponent (Cody and Waite, "Software Manual for the
-/// Elementary Functions", 1980).
-#[inline]
-fn exp_of_non_positive(x: f64) -> f64 {
-    /// Adding it rounds to an integer, which is then in the low bits.
-    const ROUNDER: f64 = 1.5 * (1_u64 << 52) as f64;
-    /// `ln 2` in two parts; the upper one times a small integer is exact.
-    const LN_2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
-    /// `1 / k!`, from the highest term.
-    const TERMS: [f64; 14] = [
-        1.0 / 6_227_020_800.0,
-        1.0 / 479_001_600.0,
-        1.0 / 39_916_800.0,
-        1.0 / 3_628_800.0,
-        1.0 / 362_880.0,
-        1.0 / 40_320.0,
-        1.0 / 5_040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        1.0 / 2.0,
-        1.0,
-        1.0,
-    ];
-    let bounded = if x > -708.0 { x } else { -708.0 };
-    let shifted = bounded * std::f64::consts::LOG2_E + ROUNDER;
-    let n = shifted - ROUNDER;
-    let r = (bounded - n * LN_2[0]) - n * LN_2[1];
-    let mut sum = TERMS[0];
-    for term in &TERMS[1..] {
-        sum = sum * r + term;
-    }
-    let power = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
-    if x > -708.0 { sum * power } else { 0.0 }
-}
-
 /// The index of the largest logit, the first one on ties.
-pub(super) fn argmax<T: Copy + PartialOrd>(logits: &[T]) -> usize {
+pub(crate) fn argmax<T: Copy + PartialOrd>(logits: &[T]) -> usize {
     let mut best = 0;
     for (index, logit) in logits.iter().enumerate().skip(1) {
         if *logit > logits[best] {
@@ -126,6 +53,13 @@ impl Score {
         log_sum_exp
     }
 
+    /// Adds one row whose cross-entropy is known.
+    pub(super) fn add_row(&mut self, row: RowScore) {
+        self.loss_sum += row.loss;
+        self.correct += usize::from(row.correct);
+        self.rows += 1;
+    }
+
     /// The mean cross-entropy in nats; NaN where no row was added.
     #[must_use]
     pub fn loss(&self) -> f64 {
@@ -151,6 +85,43 @@ impl Score {
     }
 }
 
+/// Cross-entropy of one row, and whether its largest logit is its label's.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct RowScore {
+    pub(super) loss: f64,
+    pub(super) correct: bool,
+}
+
+/// Scores rows by a head without keeping their logits; the buffers are reused.
+#[derive(Debug, Default)]
+pub(super) struct Scorer {
+    logits: Vec<f32>,
+    softmax: Softmax,
+}
+
+impl Scorer {
+    /// Rows that are scored together.
+    pub(super) const ROWS: usize = 64;
+
+    /// Hands the score of each row to `receive`, in their order: at most [`ROWS`](Self::ROWS) of them.
+    pub(super) fn score(
+        &mut self,
+        (weight, bias): (&[f32], &[f32]),
+        rows: &[&[f32]],
+        labels: &[usize],
+        mut receive: impl FnMut(RowScore),
+    ) {
+        let stride = Softmax::stride(rows.len());
+        self.logits.resize(bias.len() * stride, 0.0);
+        let strides = Strides { row: 1, class: stride };
+        kernel::logits(weight, bias, rows, &mut self.logits, strides);
+        self.softmax.of(&self.logits, stride);
+        for (column, &label) in labels.iter().enumerate().take(rows.len()) {
+            receive(self.softmax.score(&self.logits, stride, column, label));
+        }
+    }
+}
+
 /// The mean cross-entropy in nats of `logits` (`[n, classes]`) against the `n` true classes.
 ///
 /// `mean(log Σ exp(z) - z[label])`, as PyTorch's `cross_entropy` with mean reduction.
@@ -162,7 +133,7 @@ pub fn cross_entropy(logits: ArrayView2<'_, f32>, labels: &[usize]) -> Result<f6
 }
 
 /// Checks that there is one label a row, and each below `classes`.
-pub(super) fn check_labels(labels: &[usize], rows: usize, classes: usize) -> Result<()> {
+pub(crate) fn check_labels(labels: &[usize], rows: usize, classes: usize) -> Result<()> {
     if labels.len() != rows {
         return Err(Error::Examples(format!(
             "{rows} rows, but {} labels: give one label a row",
@@ -183,42 +154,6 @@ mod tests {
     use ndarray::array;
 
     use super::*;
-
-    #[test]
-    fn log_sum_exp_is_row_wise_and_does_not_overflow() {
-        // ln(1 + e + e²) by hand; shifting every logit shifts the result by as much.
-        let expected = (1.0_f64 + 1_f64.exp() + 2_f64.exp()).ln();
-        assert!((log_sum_exp(&[0.0_f64, 1.0, 2.0]) - expected).abs() < 1e-15);
-        assert!((log_sum_exp(&[1e4_f64, 1e4 + 1.0, 1e4 + 2.0]) - 1e4 - expected).abs() < 1e-11);
-        assert!((log_sum_exp(&[-1e4_f32, -1e4 + 1.0, -1e4 + 2.0]) + 1e4 - expected).abs() < 1e-11);
-        assert_eq!(log_sum_exp(&[f32::INFINITY, 0.0]), f64::INFINITY);
-        assert_eq!(log_sum_exp::<f32>(&[f32::NEG_INFINITY; 2]), f64::NEG_INFINITY);
-        assert!(log_sum_exp(&[f32::NAN, 0.0]).is_nan());
-    }
-
-    #[test]
-    fn the_fast_exponential_is_the_exact_one() {
-        for step in 0..200_000 {
-            let x = -f64::from(step) * 0.003_541_7;
-            let (fast, exact) = (exp_of_non_positive(x), x.exp());
-            let error = if x > -708.0 { (fast - exact).abs() / exact } else { fast };
-            assert!(error < 4e-16, "{x}: {fast} {exact}");
-        }
-        assert_eq!(exp_of_non_positive(0.0), 1.0);
-        assert_eq!(exp_of_non_positive(f64::NEG_INFINITY), 0.0);
-    }
-
-    #[test]
-    fn softmax_agrees_with_log_sum_exp() {
-        let logits = [3.0, -1.0, 700.0, 698.5, -1e9];
-        let mut probabilities = logits;
-        let total = softmax(&mut probabilities);
-        assert!((total - log_sum_exp(&logits)).abs() < 1e-12);
-        for (probability, logit) in probabilities.iter().zip(logits) {
-            // The subtraction rounds to an ulp of 700.
-            assert!((probability - (logit - total).exp()).abs() < 1e-13);
-        }
-    }
 
     #[test]
     fn a_row_far_below_the_others_keeps_its_loss() {

@@ -18,6 +18,7 @@
 //! # Ok::<(), lastlayer::Error>(())
 //! ```
 
+mod descent;
 mod file;
 mod kernel;
 mod lbfgs;
@@ -26,18 +27,20 @@ mod linfa_logistic;
 mod loss;
 mod objective;
 mod preconditioner;
-mod random;
 mod recipe;
 mod schedule;
-mod sgd;
+mod softmax;
 mod standardize;
 mod training;
+
+use crate::random;
 
 pub use file::{HeadFile, HeadMeta};
 pub use linear::{LinearHead, RankedClass};
 pub use loss::{Score, cross_entropy};
+pub(crate) use loss::{argmax, check_labels, log_sum_exp};
 pub use recipe::{
     ClassWeights, Descent, EarlyStopping, Lbfgs, Recipe, Sampling, Solver, Update, ValidRecipe, train_all,
 };
-pub use schedule::{Schedule, StepLr};
+pub use schedule::{CosineLr, ExponentialLr, MultiStepLr, OneCycleLr, PlateauLr, Schedule, StepLr};
 pub use training::{Convergence, EpochRecord, Examples, Training, TrainingTask};

@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMu
 use rayon::prelude::*;
 
 use super::linear::LinearHead;
-use super::loss;
+use super::softmax::{log_sum_exp, softmax_row};
 use super::training::TrainingTask;
 use crate::{Error, Result};
 
@@ -284,7 +284,7 @@ impl<'a> Objective<'a> {
         let everywhere = self.smoothing / self.classes.len() as f64;
         let sum: f64 = logits.iter().sum();
         let of_label = logits[label];
-        let log_sum_exp = loss::softmax(logits);
+        let log_sum_exp = softmax_row(logits);
         for value in logits.iter_mut() {
             *value = (*value - everywhere) * share;
         }
@@ -376,7 +376,7 @@ impl<'a> Objective<'a> {
                     for ((value, &logit), offset) in probabilities.iter_mut().zip(logits).zip(&at.offset) {
                         *value = f64::from(logit) + offset;
                     }
-                    loss::softmax(&mut probabilities);
+                    softmax_row(&mut probabilities);
                     let spread: f64 = probabilities.iter().map(|p| p * (1.0 - p)).sum();
                     let scale = (spread / classes as f64 * self.share(row) / total).sqrt() as f32;
                     x[dim] = 1.0;
@@ -458,7 +458,7 @@ impl<'a> Objective<'a> {
         let mut lowest = f64::INFINITY;
         for matrix in &self.matrices {
             for logits in told.logits(matrix.view())?.rows() {
-                lowest = lowest.min(loss::log_sum_exp(&logits.to_vec()));
+                lowest = lowest.min(log_sum_exp(&logits.to_vec()));
             }
         }
         let mut weight = Array2::zeros((classes, self.dim()));

@@ -46,12 +46,25 @@ pub(super) fn standardized(
     task: &TrainingTask<'_>,
     train: impl FnOnce(&TrainingTask<'_>) -> Result<Training>,
 ) -> Result<Training> {
+    with_standardized(task, |task, fold| train(task).and_then(fold))?
+}
+
+/// Hands a task on standardised features to `train`, and what turns its trainings into trainings for features as they were.
+///
+/// # Errors
+/// [`Error::Examples`](crate::Error::Examples) if a standardised feature is too large for f32.
+pub(super) fn with_standardized<T>(
+    task: &TrainingTask<'_>,
+    train: impl FnOnce(&TrainingTask<'_>, &(dyn Fn(Training) -> Result<Training> + Sync)) -> T,
+) -> Result<T> {
     let standardizer = Standardizer::of(task);
     let standardized = standardizer.apply(task)?;
-    let mut training = train(&standardized.task()?)?;
-    training.head = standardizer.fold(&training.head)?;
-    training.final_head = standardizer.fold(&training.final_head)?;
-    Ok(training)
+    let fold = |mut training: Training| {
+        training.head = standardizer.fold(&training.head)?;
+        training.final_head = standardizer.fold(&training.final_head)?;
+        Ok(training)
+    };
+    Ok(train(&standardized.task()?, &fold))
 }
 
 impl Standardizer {
@@ -204,7 +217,7 @@ mod tests {
     use ndarray::array;
 
     use super::super::objective::tests::made;
-    use super::super::recipe::{Descent, Lbfgs, Recipe, Solver};
+    use super::super::recipe::{Descent, Lbfgs, Recipe, Solver, train_all};
     use super::*;
     use crate::Quiet;
 
@@ -292,6 +305,15 @@ mod tests {
             if let Ok(plain) = train(recipe(false)) {
                 assert_ne!(plain.head, training.head);
             }
+            // In a sweep beside one that isn't, bit for bit the same.
+            let both = [recipe(false), recipe(true)].map(|recipe| recipe.check().unwrap());
+            let swept = std::sync::Mutex::new(None);
+            train_all(&both, &task, &Quiet, &|index, training| {
+                if index == 1 {
+                    *swept.lock().unwrap() = Some(training.unwrap());
+                }
+            });
+            assert_eq!(swept.into_inner().unwrap().unwrap(), training);
         }
     }
 

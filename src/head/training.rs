@@ -1,6 +1,6 @@
 //! What every solver is given and what it gives back: examples, the task, epoch records, the trained head.
 //!
-//! Nothing here knows how a head is found; [`super::sgd`] is one way.
+//! Nothing here knows how a head is found; [`super::descent`] is one way.
 
 use ndarray::{ArrayView2, CowArray, Ix2};
 use serde::Serialize;
@@ -72,10 +72,14 @@ impl<'a> Examples<'a> {
         self.features.ncols()
     }
 
+    /// All rows, one after another.
+    pub(super) fn values(&self) -> &[f32] {
+        self.features.as_slice().expect("`new` makes the layout standard")
+    }
+
     /// One row.
     pub(super) fn row(&self, index: usize) -> &[f32] {
-        let all = self.features.as_slice().expect("`new` makes the layout standard");
-        &all[index * self.dim()..][..self.dim()]
+        &self.values()[index * self.dim()..][..self.dim()]
     }
 }
 
@@ -320,7 +324,7 @@ impl Training {
 }
 
 /// Collects the epochs of a running training and remembers the best head.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Progress {
     history: Vec<EpochRecord>,
     /// The best epoch so far and its head; empty without validation.

@@ -18,11 +18,18 @@ use crate::quiet;
 
 /// A picture at full size.
 #[derive(Debug)]
-pub(super) struct Decoded {
+pub(crate) struct Decoded {
     pub(super) picture: RgbImage,
-    pub(super) completeness: Completeness,
+    pub(crate) completeness: Completeness,
     /// Kept as long as the picture.
     pub(super) _room: Room,
+}
+
+impl Decoded {
+    /// Width and height.
+    pub(crate) fn dimensions(&self) -> (u32, u32) {
+        self.picture.dimensions()
+    }
 }
 
 /// Decodes, converts to RGB, and turns upright if `rule` says so.

@@ -1,8 +1,9 @@
 //! File bytes to a normalised CHW tensor: one code path for extraction, prediction and the check of an export.
 //!
-//! [`Transform`] is torchvision's validation transform, pixel for pixel as Pillow computes it. What can't be decoded is
-//! a value, [`PictureError`], never a panic. Which files there are, reading them, and batching is left to the callers.
+//! [`Transform`] is torchvision's validation transform, [`RandomCrop`] its training transform, pixel for pixel as Pillow
+//! computes them. What can't be decoded is a value, [`PictureError`], never a panic. Which files there are, reading them, and batching is left to the callers.
 
+mod augment;
 mod convert;
 mod decode;
 mod directory;
@@ -20,6 +21,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use augment::{RECIPE, RandomCrop};
+pub(crate) use decode::Decoded;
 pub(crate) use room::Room;
 pub use transform::Transform;
 

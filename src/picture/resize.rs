@@ -1,8 +1,11 @@
-//! Pillow's antialiased bilinear resize for 8-bit RGB, bit for bit, restricted to a window of the output.
+//! Pillow's antialiased bilinear resize for 8-bit RGB, bit for bit, of a part of the source, restricted to a window of the
+//! output.
 //!
 //! The filter is a triangle, widened by the scale when shrinking. Weights are normalised in f64, then rounded to fixed
-//! point with [`PRECISION`] bits; rows are shrunk first, then columns, and each pass rounds to 8 bits. Pixels outside the
-//! window are never computed, which changes nothing inside it.
+//! point with [`PRECISION`] bits; rows are shrunk first, then columns, or the other way ([`Order`]), and each pass rounds to
+//! 8 bits. Pixels outside the
+//! window are never computed, which changes nothing inside it. Pixels outside the part are never looked at, as if it had
+//! been cut out before (Pillow's `crop`, then `resize`; its `resize` with a `box` looks beyond the box).
 
 use std::ops::Range;
 
@@ -19,61 +22,131 @@ pub(super) struct Window {
     pub(super) y: Range<u64>,
 }
 
+/// The source pixels that are resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) left: u32,
+    pub(super) top: u32,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+impl Part {
+    /// All of a picture.
+    pub(super) fn whole(picture: &RgbImage) -> Self {
+        Self {
+            left: 0,
+            top: 0,
+            width: picture.width(),
+            height: picture.height(),
+        }
+    }
+}
+
 /// The source pixels one output pixel is made of.
 struct Taps {
     start: usize,
     weights: Vec<i32>,
 }
 
-/// Resizes `source` to `width` × `height` and returns the `window` of that.
-pub(super) fn resize(source: &RgbImage, width: u64, height: u64, window: &Window) -> RgbImage {
-    let columns = taps(source.width(), width, window.x.clone());
-    let rows = taps(source.height(), height, window.y.clone());
-    let (output_width, output_height) = (columns.len(), rows.len());
-
-    let first_row = rows.first().map_or(0, |row| row.start);
-    let end_row = rows.last().map_or(0, |row| row.start + row.weights.len());
-    let source_stride = source.width() as usize * 3;
-    let stride = output_width * 3;
-    let mut narrow = vec![0_u8; (end_row - first_row) * stride];
-    if stride > 0 {
-        let needed = source.as_raw().chunks_exact(source_stride).skip(first_row);
-        for (input, output) in needed.zip(narrow.chunks_exact_mut(stride)) {
-            shrink_row(input, &columns, output);
-        }
-    }
-
-    let mut pixels = vec![0_u8; output_height * stride];
-    let mut sums = vec![0_i32; stride];
-    if stride > 0 {
-        for (row, output) in rows.iter().zip(pixels.chunks_exact_mut(stride)) {
-            sums.fill(HALF);
-            let inputs = narrow.chunks_exact(stride).skip(row.start - first_row);
-            for (&weight, input) in row.weights.iter().zip(inputs) {
-                for (sum, &value) in sums.iter_mut().zip(input) {
-                    *sum += i32::from(value) * weight;
-                }
-            }
-            for (value, &sum) in output.iter_mut().zip(&sums) {
-                *value = to_u8(sum);
-            }
-        }
-    }
-    RgbImage::from_raw(output_width as u32, output_height as u32, pixels).expect("the buffer was made for this size")
+/// Which of the two passes is the first; it shows in the last bit, because each rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Along the rows, always: Pillow before version 13.
+    Rows,
+    /// Along the columns where the height loses more than twice as many pixels as the width, else along the rows: Pillow
+    /// since version 13.
+    ByLoss,
 }
 
-fn shrink_row(input: &[u8], columns: &[Taps], output: &mut [u8]) {
-    let (input, _) = input.as_chunks::<3>();
-    let (output, _) = output.as_chunks_mut::<3>();
-    for (column, output) in columns.iter().zip(output) {
-        let (mut red, mut green, mut blue) = (HALF, HALF, HALF);
-        for (&[r, g, b], &weight) in input[column.start..].iter().zip(&column.weights) {
-            red += i32::from(r) * weight;
-            green += i32::from(g) * weight;
-            blue += i32::from(b) * weight;
-        }
-        *output = [to_u8(red), to_u8(green), to_u8(blue)];
+impl Order {
+    fn is_rows_first(self, part: Part, width: u64, height: u64) -> bool {
+        let (lost_width, lost_height) = (
+            i128::from(part.width) - i128::from(width),
+            i128::from(part.height) - i128::from(height),
+        );
+        self == Self::Rows || lost_height <= 0 || lost_height <= 2 * lost_width
     }
+}
+
+/// Resizes the `part` of `source` to `width` × `height` and returns the `window` of that.
+///
+/// # Panics
+/// If the part reaches beyond the source.
+pub(super) fn resize(
+    source: &RgbImage,
+    part: Part,
+    (width, height): (u64, u64),
+    window: &Window,
+    order: Order,
+) -> RgbImage {
+    let columns = taps(part.width, width, window.x.clone());
+    let rows = taps(part.height, height, window.y.clone());
+    let size = (columns.len() as u32, rows.len() as u32);
+    let source_stride = source.width() as usize * 3;
+    // The bytes of a range of a row of the part.
+    let line = |row: usize, columns: Range<usize>| {
+        let start = (part.top as usize + row) * source_stride + (part.left as usize + columns.start) * 3;
+        &source.as_raw()[start..][..columns.len() * 3]
+    };
+    let stride = columns.len() * 3;
+    let pixels = if columns.is_empty() || rows.is_empty() {
+        Vec::new()
+    } else if order.is_rows_first(part, width, height) {
+        let needed = needed(&rows);
+        let lines = needed.clone().map(|row| line(row, 0..part.width as usize));
+        let narrow = shrink_rows(lines, &columns, 0);
+        shrink_columns(&|row| &narrow[(row - needed.start) * stride..][..stride], &rows, stride)
+    } else {
+        let needed = needed(&columns);
+        let short = shrink_columns(&|row| line(row, needed.clone()), &rows, needed.len() * 3);
+        shrink_rows(short.chunks_exact(needed.len() * 3), &columns, needed.start)
+    };
+    RgbImage::from_raw(size.0, size.1, pixels).expect("the buffer was made for this size")
+}
+
+/// The source pixels that these output pixels are made of.
+fn needed(taps: &[Taps]) -> Range<usize> {
+    let start = taps.first().map_or(0, |first| first.start);
+    let end = taps.last().map_or(0, |last| last.start + last.weights.len());
+    start..end
+}
+
+/// Each of `lines` shrunk to `columns`; the lines begin at source column `offset`.
+fn shrink_rows<'a>(lines: impl ExactSizeIterator<Item = &'a [u8]>, columns: &[Taps], offset: usize) -> Vec<u8> {
+    let mut pixels = vec![0_u8; lines.len() * columns.len() * 3];
+    for (line, output) in lines.zip(pixels.chunks_exact_mut(columns.len() * 3)) {
+        let (line, _) = line.as_chunks::<3>();
+        let (output, _) = output.as_chunks_mut::<3>();
+        for (column, output) in columns.iter().zip(output) {
+            let (mut red, mut green, mut blue) = (HALF, HALF, HALF);
+            for (&[r, g, b], &weight) in line[column.start - offset..].iter().zip(&column.weights) {
+                red += i32::from(r) * weight;
+                green += i32::from(g) * weight;
+                blue += i32::from(b) * weight;
+            }
+            *output = [to_u8(red), to_u8(green), to_u8(blue)];
+        }
+    }
+    pixels
+}
+
+/// The output `rows`, of lines of `stride` bytes each, which `line` gives by their number.
+fn shrink_columns<'a>(line: &dyn Fn(usize) -> &'a [u8], rows: &[Taps], stride: usize) -> Vec<u8> {
+    let mut pixels = vec![0_u8; rows.len() * stride];
+    let mut sums = vec![0_i32; stride];
+    for (row, output) in rows.iter().zip(pixels.chunks_exact_mut(stride)) {
+        sums.fill(HALF);
+        for (number, &weight) in (row.start..).zip(&row.weights) {
+            for (sum, &value) in sums.iter_mut().zip(line(number)) {
+                *sum += i32::from(value) * weight;
+            }
+        }
+        for (value, &sum) in output.iter_mut().zip(&sums) {
+            *value = to_u8(sum);
+        }
+    }
+    pixels
 }
 
 fn to_u8(sum: i32) -> u8 {
@@ -136,25 +209,48 @@ mod tests {
     #[test]
     fn same_size_is_identity() {
         let source = noise(37, 23);
-        assert_eq!(resize(&source, 37, 23, &whole(37, 23)), source);
+        assert_eq!(
+            resize(&source, Part::whole(&source), (37, 23), &whole(37, 23), Order::Rows),
+            source
+        );
     }
 
     #[test]
     fn window_is_a_part_of_the_whole() {
         let source = noise(61, 47);
-        for (width, height) in [(20, 15), (90, 80), (61, 10)] {
-            let all = resize(&source, width, height, &whole(width, height));
-            let part = resize(
-                &source,
-                width,
-                height,
-                &Window {
-                    x: 3..width - 2,
-                    y: 5..height - 1,
-                },
-            );
+        let mut orders = Vec::new();
+        for size in [(20, 15), (90, 80), (61, 10)] {
+            let (width, height) = size;
+            let source_part = Part::whole(&source);
+            orders.push(Order::ByLoss.is_rows_first(source_part, width, height));
+            let all = resize(&source, source_part, size, &whole(width, height), Order::ByLoss);
+            let window = Window {
+                x: 3..width - 2,
+                y: 5..height - 1,
+            };
+            let part = resize(&source, source_part, size, &window, Order::ByLoss);
             let cut = image::imageops::crop_imm(&all, 3, 5, width as u32 - 5, height as u32 - 6).to_image();
             assert_eq!(part, cut);
+        }
+        assert_eq!(orders, [true, true, false], "both orders are looked at");
+    }
+
+    #[test]
+    fn a_part_is_what_was_cut_out_before() {
+        let source = noise(61, 47);
+        let part = Part {
+            left: 7,
+            top: 5,
+            width: 40,
+            height: 39,
+        };
+        let cut = image::imageops::crop_imm(&source, 7, 5, 40, 39).to_image();
+        for size in [(20, 15), (90, 80), (40, 10)] {
+            let window = whole(size.0, size.1);
+            for order in [Order::Rows, Order::ByLoss] {
+                let expected = resize(&cut, Part::whole(&cut), size, &window, order);
+                assert_eq!(resize(&source, part, size, &window, order), expected);
+            }
         }
     }
 
@@ -163,7 +259,7 @@ mod tests {
         // Pillow 13: Image.fromarray(numpy.arange(0, 250, 50, 'u1')[None].repeat(3, 0)).resize((n, 2), BILINEAR).
         let source = RgbImage::from_fn(5, 3, |x, _| Rgb([x as u8 * 50, 255 - x as u8 * 50, 7]));
         let row = |width| -> Vec<u8> {
-            let resized = resize(&source, width, 2, &whole(width, 2));
+            let resized = resize(&source, Part::whole(&source), (width, 2), &whole(width, 2), Order::Rows);
             resized
                 .rows()
                 .next()

@@ -1,8 +1,8 @@
 //! Bounds the memory of all pictures together: those of usual size pass at once, huge ones wait for each other.
 //!
 //! There are two budgets, one for files in memory and one for decoders. Whoever has both took the file's first, and who
-//! has a decoder's waits for nothing more: so decoders always come to their end, then files do, and no two threads can
-//! wait for each other. What needs more than a whole budget gets it alone.
+//! has a decoder's waits for no more room, nor for anybody who could wait for room: so decoders always come to their end,
+//! then files do, and no two threads can wait for each other. What needs more than a whole budget gets it alone.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 

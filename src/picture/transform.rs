@@ -5,8 +5,9 @@ use std::ops::Range;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use super::resize::{Window, resize};
-use super::{Completeness, Exif, Limits, PictureError, decode};
+use super::decode::{Decoded, decode};
+use super::resize::{Order, Part, Window, resize};
+use super::{Completeness, Exif, Limits, PictureError, RandomCrop};
 
 /// How a picture becomes a tensor: decode, turn upright, shorter side to a length, cut the centre, normalise.
 ///
@@ -73,13 +74,29 @@ impl Transform {
         Ok(completeness)
     }
 
+    /// Decodes a picture file, once for all its views.
+    pub(crate) fn decode(&self, bytes: &[u8], limits: &Limits) -> Result<Decoded, PictureError> {
+        decode(bytes, self.exif, limits)
+    }
+
+    /// The tensor of a view of a picture, `[3, crop, crop]`: of a random part of it, or what [`load`](Self::load) gives.
+    pub(crate) fn tensor(&self, picture: &Decoded, random: Option<&RandomCrop>) -> Vec<f32> {
+        let pixels = match random {
+            None => self.crop_of(&picture.picture),
+            Some(random) => random.pixels(&picture.picture, self.crop),
+        };
+        let mut tensor = vec![0.0; self.tensor_len()];
+        self.normalise(&pixels, &mut tensor);
+        tensor
+    }
+
     /// Decodes a picture file and returns the `crop` × `crop` pixels that [`load`](Self::load) normalises, and
     /// whether the picture was whole.
     ///
     /// # Errors
     /// What is wrong with the picture.
     pub fn pixels(&self, bytes: &[u8], limits: &Limits) -> Result<(RgbImage, Completeness), PictureError> {
-        let decoded = decode::decode(bytes, self.exif, limits)?;
+        let decoded = self.decode(bytes, limits)?;
         Ok((self.crop_of(&decoded.picture), decoded.completeness))
     }
 
@@ -88,7 +105,13 @@ impl Transform {
         let (width, height) = resized(picture.width(), picture.height(), self.resize_shorter_side);
         let (x, left) = centre(width, self.crop);
         let (y, top) = centre(height, self.crop);
-        let part = resize(picture, width, height, &Window { x, y });
+        let part = resize(
+            picture,
+            Part::whole(picture),
+            (width, height),
+            &Window { x, y },
+            Order::Rows,
+        );
         if part.dimensions() == (self.crop, self.crop) {
             return part;
         }

@@ -8,16 +8,17 @@ use serde::Serialize;
 
 use super::open_records;
 use crate::backbone::Backbone;
-use crate::cache::{Cache, DatasetRecord, Exclusive, FeatureSpace, Origin, RowKey, Space};
+use crate::cache::{Cache, DatasetRecord, Exclusive, FeatureSpace, Origin, PARTIAL, RowKey, Space};
 use crate::dataset::{Dataset, InputOptions, Stamp};
 use crate::disk::lossy;
 use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
 use crate::picture::{Completeness, DECODER, Limits, Truncated};
-use crate::pipeline::{self, Outcome, Plan};
+use crate::pipeline::{self, Asked, Lacking, Outcome, Plan, Processed};
 use crate::space::SpaceDescription;
 use crate::supply::{self, Files, Source};
+use crate::views::View;
 
 /// Largest difference that is not an error, in shares of the row's largest number. The same device gives the same bits;
 /// others, and other versions of ONNX Runtime, sum in other orders, which moves f32 features by some 1e-6 to 1e-4.
@@ -43,8 +44,10 @@ pub struct DeepReport {
     pub space: String,
     /// Why nothing could be computed; null otherwise.
     pub skipped: Option<String>,
-    /// Pictures that were computed again.
+    /// Pictures that were computed again, with all their views that are there.
     pub compared: usize,
+    /// Random views of these.
+    pub views_compared: usize,
     /// Largest difference that is not an error, in shares of the row's largest number.
     pub tolerance: f64,
     /// Largest difference, in shares of the row's largest number.
@@ -65,13 +68,18 @@ pub struct Recomputed {
     pub path: PathBuf,
     /// blake3 of its bytes, hexadecimal.
     pub content: String,
+    /// The view's number, as the row's key has it; 0 is the plain view.
+    pub view: u32,
     /// Difference in shares of the row's largest number; null when it can't be computed.
     pub difference: Option<f64>,
 }
 
-/// A picture of which a row is there.
+/// A picture of which rows are there.
 struct Candidate {
-    key: RowKey,
+    content: [u8; 32],
+    completeness: Completeness,
+    /// Those of the rows, sorted; the plain one is among them.
+    views: Vec<View>,
     path: PathBuf,
     source: Source,
 }
@@ -148,7 +156,7 @@ fn prepare(
     Ok(Err(format!("its backbone {} is not here", origin.name)))
 }
 
-/// A sample of the pictures that have a row and did not change: those whose hash with the seed is lowest, so that it does not
+/// A sample of the pictures that have a plain row and did not change: those whose hash with the seed is lowest, so that it does not
 /// matter which data sets they are in.
 fn choose(records: &[DatasetRecord], rows: &Space, options: &DeepOptions) -> Vec<Candidate> {
     let mut listed = Listed::new();
@@ -181,12 +189,34 @@ fn choose(records: &[DatasetRecord], rows: &Space, options: &DeepOptions) -> Vec
             }
         }
     }
+    let mut views: HashMap<RowKey, Vec<View>> = chosen.values().map(|(_, _, key)| (*key, Vec::new())).collect();
+    for key in rows.keys() {
+        let plain = RowKey {
+            view: key.view & PARTIAL,
+            ..key
+        };
+        // Those that another version of this program drew can't be drawn again.
+        let view = View::of_id(key.view).filter(|view| match view {
+            View::Plain => true,
+            View::Random(random) => random.is_known(),
+        });
+        if let (Some(views), Some(view)) = (views.get_mut(&plain), view) {
+            views.push(view);
+        }
+    }
     let mut candidate = |(record, number, key): &(usize, usize, RowKey)| {
         let record = &records[*record];
         let path = record.of().root.join(&record.sample(*number).path);
         let source = member(record, *number, &mut listed).unwrap_or_else(|| Source::File(path.clone()));
+        let mut views = views.remove(key).unwrap_or_default();
+        views.sort_unstable();
         Candidate {
-            key: *key,
+            content: key.content,
+            completeness: match key.view {
+                0 => Completeness::Whole,
+                _ => Completeness::Partial,
+            },
+            views,
             path,
             source,
         }
@@ -241,36 +271,19 @@ fn compute(
         supply: &Files::new(candidates.len(), &source),
         transform: &description.transform,
         limits,
-        known: &|_| None,
+        lacking: &|asked: &Asked<'_>| Lacking::Views(candidates[asked.index].views.clone()),
+        most_views: candidates
+            .iter()
+            .map(|candidate| candidate.views.len())
+            .max()
+            .unwrap_or(1),
         deduplicate: false,
     };
     observer.begin("compute again", Some(candidates.len() as u64), Unit::Pictures);
     let ended = pipeline::run(&plan, &engine, observer, &mut |processed| {
         let Some(processed) = processed else { return Ok(()) };
         observer.advance(1);
-        let Candidate { key, path, .. } = &candidates[processed.index];
-        // It changed since it was chosen.
-        if processed.content != Some(key.content) {
-            return Ok(());
-        }
-        report.compared += 1;
-        let feature = match processed.outcome {
-            Outcome::Feature(feature, Completeness::Whole) if key.view == 0 => Some(feature),
-            Outcome::Feature(feature, Completeness::Partial) if key.view != 0 => Some(feature),
-            _ => None,
-        };
-        let difference = feature.zip(rows.row(key)).map(|(feature, row)| compare(row, &feature));
-        if let Some((difference, cosine)) = difference {
-            report.largest_difference = report.largest_difference.max(difference);
-            report.least_cosine = report.least_cosine.min(cosine);
-        }
-        if difference.is_none_or(|(difference, _)| difference > TOLERANCE) {
-            report.different.push(Recomputed {
-                path: path.clone(),
-                content: blake3::Hash::from_bytes(key.content).to_hex().to_string(),
-                difference: difference.map(|(difference, _)| difference),
-            });
-        }
+        report.take(&candidates[processed.index], processed, rows);
         Ok(())
     });
     observer.end();
@@ -278,6 +291,41 @@ fn compute(
         return Err(Error::Interrupted);
     }
     Ok(report)
+}
+
+impl DeepReport {
+    /// Compares what a picture came to with its rows.
+    fn take(&mut self, candidate: &Candidate, processed: Processed, rows: &Space) {
+        // It changed since it was chosen.
+        if processed.content != Some(candidate.content) {
+            return;
+        }
+        self.compared += 1;
+        self.views_compared += candidate.views.iter().filter(|view| **view != View::Plain).count();
+        let features = match processed.outcome {
+            Outcome::Features(features, completeness) if completeness == candidate.completeness => features,
+            _ => Vec::new(),
+        };
+        for view in &candidate.views {
+            let key = view.key(candidate.content, candidate.completeness);
+            let feature = features.iter().find(|(of, _)| of == view);
+            let difference = feature
+                .zip(rows.row(&key))
+                .map(|((_, feature), row)| compare(row, feature));
+            if let Some((difference, cosine)) = difference {
+                self.largest_difference = self.largest_difference.max(difference);
+                self.least_cosine = self.least_cosine.min(cosine);
+            }
+            if difference.is_none_or(|(difference, _)| difference > TOLERANCE) {
+                self.different.push(Recomputed {
+                    path: candidate.path.clone(),
+                    content: key.content_hex(),
+                    view: key.view,
+                    difference: difference.map(|(difference, _)| difference),
+                });
+            }
+        }
+    }
 }
 
 /// The largest difference in shares of the row's largest number, and the cosine.
@@ -314,11 +362,9 @@ fn drop_different(cache: &Cache, space: &FeatureSpace, report: &DeepReport, opti
         return Ok(true);
     };
     let is_different = |key: &RowKey| {
-        let content = blake3::Hash::from_bytes(key.content).to_hex();
-        report
-            .different
-            .iter()
-            .any(|different| different.content == content.as_str())
+        let content = key.content_hex();
+        let is_it = |different: &Recomputed| different.view == key.view && different.content == content;
+        report.different.iter().any(is_it)
     };
     Ok(rows.retain(&|key| !is_different(key))? != Exclusive::Busy)
 }

@@ -19,8 +19,10 @@ enum Expected {
     FewerRows,
     /// The same, and beside them one of a picture that is cut off, as a view of its own.
     PartialRow,
+    /// The same, and beside them those of two random views of each training picture, under these numbers.
+    Beside([u32; 2]),
 }
-use Expected::{FewerRows, OtherSpace, PartialRow, SameRows};
+use Expected::{Beside, FewerRows, OtherSpace, PartialRow, SameRows};
 
 /// The view of a row whose picture is cut off.
 const PARTIAL_VIEW: u32 = 1 << 31;
@@ -60,6 +62,13 @@ const EXTRACT_OPTIONS: &[Flip] = &[
     flip("--max-file-bytes", &["--max-file-bytes", "2000"], FewerRows),
     flip("--accept-truncated", &["--accept-truncated"], SameRows),
     flip("--accept-truncated", &["cut", "--accept-truncated"], PartialRow),
+    flip("--views", &["--views", "2"], Beside([1, 2])),
+    flip(
+        "--views-seed",
+        &["--views", "2", "--views-seed", "7"],
+        Beside([7 << 11 | 1, 7 << 11 | 2]),
+    ),
+    flip("--views-seed", &["--views-seed", "7"], SameRows),
     flip("--rehash", &["--rehash"], SameRows),
     flip("--max-failures", &["--max-failures", "0"], SameRows),
     flip("--max-failures", &["--max-failures", "50%"], SameRows),
@@ -87,9 +96,10 @@ const PREDICT_OPTIONS: &[(&str, &[&str])] = &[
     ("--head", &[]),
     ("--backbone", &["--backbone", "copy.onnx"]),
     ("--top-k", &["--top-k", "3"]),
+    ("--tta", &["--tta", "2"]),
+    ("--views-seed", &["--tta", "1", "--views-seed", "7"]),
     ("--csv", &["--csv"]),
     ("--output", &["-o", "predictions"]),
-    ("--solver", &["--solver", "sgd"]),
     ("--batch-size", &["--batch-size", "1"]),
     ("--max-pixels", &["--max-pixels", "1000000"]),
     ("--max-file-bytes", &["--max-file-bytes", "1000000"]),
@@ -117,17 +127,97 @@ const TRAIN_OPTIONS: &[(&str, &[&str])] = &[
     ("--split-column", &["--split-column", "part"]),
     ("--image-root", &["--image-root", "."]),
     ("--name", &["--name", "pictures"]),
+    ("--solver", &["--solver", "adamw"]),
+    ("--class-weights", &["--class-weights", "balanced"]),
+    ("--label-smoothing", &["--label-smoothing", "0.1"]),
+    ("--standardize", &["--standardize"]),
     ("--epochs", &["--epochs", "2"]),
-    ("--solver", &["--solver", "sgd"]),
     ("--batch-size", &["--batch-size", "1"]),
     ("--lr", &["--lr", "0.01"]),
+    ("--weight-decay", &["--weight-decay", "0.1"]),
     ("--momentum", &["--momentum", "0.5"]),
     ("--dampening", &["--dampening", "0.1"]),
-    ("--weight-decay", &["--weight-decay", "0.1"]),
     ("--nesterov", &["--nesterov"]),
+    ("--beta1", &["--solver", "adamw", "--beta1", "0.5"]),
+    ("--beta2", &["--solver", "adamw", "--beta2", "0.5"]),
+    ("--epsilon", &["--solver", "adamw", "--epsilon", "1e-6"]),
+    ("--clip-norm", &["--clip-norm", "1"]),
+    ("--sampling", &["--sampling", "balanced"]),
+    ("--patience", &["--patience", "3"]),
+    ("--min-delta", &["--patience", "3", "--min-delta", "0.01"]),
+    ("--schedule", &["--schedule", "constant"]),
+    ("--warm-up", &["--warm-up", "2"]),
     ("--step-size", &["--step-size", "3"]),
     ("--gamma", &["--gamma", "0.5"]),
+    ("--milestones", &["--schedule", "multistep", "--milestones", "5,10"]),
+    ("--min-lr", &["--schedule", "cosine", "--min-lr", "1e-5"]),
+    ("--cosine-epochs", &["--schedule", "cosine", "--cosine-epochs", "10"]),
+    (
+        "--plateau-patience",
+        &["--schedule", "plateau", "--plateau-patience", "2"],
+    ),
+    (
+        "--plateau-threshold",
+        &["--schedule", "plateau", "--plateau-threshold", "0.1"],
+    ),
+    (
+        "--plateau-cooldown",
+        &["--schedule", "plateau", "--plateau-cooldown", "1"],
+    ),
+    ("--pct-start", &["--schedule", "one-cycle", "--pct-start", "0.5"]),
+    ("--div-factor", &["--schedule", "one-cycle", "--div-factor", "10"]),
+    (
+        "--final-div-factor",
+        &["--schedule", "one-cycle", "--final-div-factor", "10"],
+    ),
+    (
+        "--cycle-momentum",
+        &["--schedule", "one-cycle", "--cycle-momentum=false"],
+    ),
+    (
+        "--base-momentum",
+        &["--schedule", "one-cycle", "--base-momentum", "0.8"],
+    ),
+    ("--max-momentum", &["--schedule", "one-cycle", "--max-momentum", "0.9"]),
+    ("--C", &["--solver", "lbfgs", "--C", "10"]),
+    ("--tolerance", &["--solver", "lbfgs", "--tolerance", "1e-4"]),
+    ("--max-iterations", &["--solver", "lbfgs", "--max-iterations", "500"]),
+    ("--sweep", &["--sweep", "lr=0.1,0.01"]),
+    ("--sweep-file", &["--sweep-file", "sweep.toml"]),
+    ("--keep", &["--sweep", "lr=0.1,0.01", "--keep", "all"]),
+    (
+        "--leaderboard",
+        &["--sweep", "lr=0.1,0.01", "--leaderboard", "board.csv"],
+    ),
+    ("--top", &["--sweep", "lr=0.1,0.01", "--top", "1"]),
+    ("--folds", &["--folds", "3"]),
+    ("--repeats", &["--folds", "3", "--repeats", "2"]),
+    ("--folds-file", &["--folds", "3", "--folds-file", "folds.csv"]),
     ("--seed", &["--seed", "7"]),
+    ("--cache", &[]),
+    ("--device", &["--device", "cpu"]),
+    ("--threads", &["--threads", "5"]),
+    ("--json", &["--json"]),
+    ("--offline", &["--offline"]),
+    ("--ort-lib", &["--ort-lib", LIBRARY]),
+    ("--quiet", &["-q"]),
+    ("--verbose", &["-vv"]),
+];
+
+/// All options of `evaluate`, which reads the cache, and notes there that a test split was looked at.
+const EVALUATE_OPTIONS: &[(&str, &[&str])] = &[
+    ("--head", &[]),
+    ("--split", &["--split", "all"]),
+    ("--val-fraction", &["--val-fraction", "0.5"]),
+    ("--group-by", &["--group-by", "/00[0-9]"]),
+    ("--skip-unknown", &["--skip-unknown"]),
+    ("--output", &["-o", "report.json"]),
+    ("--csv", &["--csv", "report"]),
+    ("--path-column", &["--path-column", "where"]),
+    ("--label-column", &["--label-column", "what"]),
+    ("--split-column", &["--split-column", "part"]),
+    ("--image-root", &["--image-root", "."]),
+    ("--name", &["--name", "pictures"]),
     ("--cache", &[]),
     ("--device", &["--device", "cpu"]),
     ("--threads", &["--threads", "5"]),
@@ -200,6 +290,7 @@ fn scene() -> Scene {
 }
 
 const PICTURES: usize = 9 * CLASSES.len() + 2;
+const TRAINING_PICTURES: usize = 6 * CLASSES.len() + 2;
 
 /// The library that is used where none is named.
 fn library(scene: &Scene) -> String {
@@ -270,20 +361,27 @@ fn every_option_of_extract_is_another_space_or_changes_no_bit() {
                 assert_eq!(id, *space, "{told}");
                 assert_one_partial_row_beside(&rows, expected);
             }
+            Beside(views) => {
+                assert_eq!(id, *space, "{told}");
+                assert_views_beside(&rows, expected, views);
+            }
         }
         // Into the cache that has the features: they are found, or others are put beside them.
         copy_folder(&scene.path("plain"), &scene.path("known"));
         extract(&scene, "known", flip, &library);
         let mut known = stored_rows(&scene.path("known"));
         let kept = known.remove(space).unwrap();
-        if flip.expected == PartialRow {
-            assert_one_partial_row_beside(&kept, expected);
-        } else {
-            assert!(kept == *expected, "`{told}` must keep what is there");
+        match flip.expected {
+            PartialRow => assert_one_partial_row_beside(&kept, expected),
+            Beside(views) => {
+                assert_views_beside(&kept, expected, views);
+                assert!(kept == rows, "`{told}` gives the same, whatever was there");
+            }
+            _ => assert!(kept == *expected, "`{told}` must keep what is there"),
         }
         match flip.expected {
             OtherSpace => assert_eq!(known.into_iter().collect::<Vec<_>>(), [(id, rows)], "{told}"),
-            SameRows | FewerRows | PartialRow => assert!(known.is_empty(), "{told}: {:?}", known.keys()),
+            SameRows | FewerRows | PartialRow | Beside(_) => assert!(known.is_empty(), "{told}: {:?}", known.keys()),
         }
         scene.remove("fresh");
         scene.remove("known");
@@ -297,6 +395,16 @@ fn assert_one_partial_row_beside(rows: &StoredRows, whole: &StoredRows) {
     assert_eq!(views, [PARTIAL_VIEW]);
     rows.retain(|(_, view), _| *view == 0);
     assert!(rows == *whole, "the rows of whole pictures must stay as they are");
+}
+
+#[track_caller]
+fn assert_views_beside(rows: &StoredRows, plain: &StoredRows, views: [u32; 2]) {
+    let mut rows = rows.clone();
+    let random: BTreeSet<u32> = rows.keys().map(|(_, view)| *view).filter(|view| *view != 0).collect();
+    assert_eq!(random, BTreeSet::from(views));
+    assert_eq!(rows.len(), PICTURES + 2 * TRAINING_PICTURES);
+    rows.retain(|(_, view), _| *view == 0);
+    assert!(rows == *plain, "the plain rows must stay as they are");
 }
 
 #[test]
@@ -336,10 +444,11 @@ fn is_part(rows: &StoredRows, of: &StoredRows) -> bool {
 }
 
 #[test]
-fn no_option_of_train_head_or_predict_touches_a_feature() {
+fn no_option_of_train_head_predict_or_evaluate_touches_a_feature() {
     let scene = scene();
     assert_all_listed(&scene, "train-head", TRAIN_OPTIONS.iter().map(|(option, _)| *option));
     assert_all_listed(&scene, "predict", PREDICT_OPTIONS.iter().map(|(option, _)| *option));
+    assert_all_listed(&scene, "evaluate", EVALUATE_OPTIONS.iter().map(|(option, _)| *option));
     let library = library(&scene);
     let report = scene.extract([]);
     let space = report["space"].as_str().unwrap();
@@ -350,12 +459,17 @@ fn no_option_of_train_head_or_predict_touches_a_feature() {
     };
     scene.run(["train-head", "pictures"]).code(0);
     let before = stored_files(&scene.path("cache"));
-    let verbs: [(&[&str], _); 2] = [
+    let verbs: [(&[&str], _); 3] = [
         (&["train-head", "pictures"], TRAIN_OPTIONS),
         (&["predict", "--head", "head.safetensors", "pictures"], PREDICT_OPTIONS),
+        (
+            &["evaluate", "--head", "head.safetensors", "pictures"],
+            EVALUATE_OPTIONS,
+        ),
     ];
     // A picture that has no row in the cache goes through the backbone and is not kept.
     scene.write("new.png", &png(&picture(2, 99)));
+    scene.write("sweep.toml", b"lr = [0.1, 0.01]");
     for (verb, table) in verbs {
         for (_, arguments) in table {
             let words: Vec<String> = arguments.iter().map(|word| replace(word)).collect();

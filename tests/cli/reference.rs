@@ -178,3 +178,56 @@ fn resnet18_stays_below_500_megabytes() {
         None => eprintln!("skipped: the system tells no process's memory"),
     }
 }
+
+/// What scikit-learn reaches on the same folds was written by `fixtures/make_cats_folds.py`.
+#[test]
+fn the_best_of_the_default_sweep_is_as_good_as_scikit_learns_best_on_the_same_folds() {
+    let Some(extracted) = cats() else { return };
+    let fixture: serde_json::Value = serde_json::from_str(include_str!("../fixtures/cats_folds.json")).unwrap();
+    let dataset = extracted.dataset("cats4");
+    let arguments = [
+        "train-head",
+        &dataset,
+        "--folds",
+        "5",
+        "--folds-file",
+        "folds.csv",
+        "--json",
+    ];
+    let sweep = ["--sweep", "default", "-o", "folds.safetensors"];
+    let report = extracted.scene.run(arguments.into_iter().chain(sweep)).code(0).json();
+    let folds = blake3::hash(&extracted.scene.read("folds.csv")).to_string();
+    assert_eq!(
+        folds, fixture["folds_blake3"],
+        "other folds: fixtures/make_cats_folds.py must judge them"
+    );
+    let number = |value: &serde_json::Value, key: &str| value[key].as_f64().unwrap();
+    let theirs = fixture["results"].as_array().unwrap();
+    let best = theirs
+        .iter()
+        .max_by(|one, other| number(one, "mean_accuracy").total_cmp(&number(other, "mean_accuracy")))
+        .unwrap();
+    let (ours, expected, error) = (
+        number(&report, "mean_accuracy"),
+        number(best, "mean_accuracy"),
+        number(best, "standard_error"),
+    );
+    eprintln!("ours {ours:.4}, scikit-learn's {expected:.4} ± {error:.4}");
+    assert!(
+        (ours - expected).abs() <= error,
+        "ours {ours}, scikit-learn's {expected} ± {error}"
+    );
+    // The same penalty gives the same head, up to the last bits of the features.
+    for entry in report["leaderboard"].as_array().unwrap() {
+        let settings = &entry["settings"];
+        let same = |other: &&serde_json::Value| {
+            settings["C"].as_f64() == other["C"].as_f64() && settings["standardize"] == other["standardize"]
+        };
+        let Some(their) = theirs.iter().find(same) else {
+            continue;
+        };
+        let difference = number(entry, "mean_accuracy") - number(their, "mean_accuracy");
+        // Two of 720 pictures may lie between two classes.
+        assert!(difference.abs() <= 2.5 / 720.0, "{settings}: {difference}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::explain::{Explanation, PictureExplanation, RowState, explain_dataset,
 use crate::observer::Observer;
 use crate::picture::Truncated;
 use crate::space::SpaceDescription;
+use crate::views::in_words;
 
 /// Missed pictures of a data set listed one by one for people; `--json` lists all.
 const LISTED: usize = 20;
@@ -92,11 +93,15 @@ fn print(explanation: &Explanation) -> Result<()> {
         let here = explanation.wanted.as_ref() == Some(&space.space);
         writeln!(
             out,
-            "space {} ({}): {} of {}{}",
+            "space {} ({}): {} of {}{}{}",
             &space.space[..8],
             space.backbone.as_deref().unwrap_or("unknown backbone"),
             space.rows,
             counted(explanation.images, "picture"),
+            match space.views {
+                0 => String::new(),
+                views => format!(", {}", counted(views, "random view")),
+            },
             if here { ", the one asked for" } else { "" }
         )?;
         for difference in &space.differs {
@@ -122,14 +127,22 @@ fn print_picture(out: &mut impl Write, picture: &PictureExplanation, explanation
     if let Some(content) = &picture.content {
         writeln!(out, "  blake3 {content}")?;
     }
-    for row in picture.rows.iter().filter(|row| row.row != RowState::Absent) {
+    for row in picture
+        .rows
+        .iter()
+        .filter(|row| row.row != RowState::Absent || !row.views.is_empty())
+    {
         let state = match row.row {
             RowState::Present => "a row, its checksum right",
             RowState::Partial => "a row of what there is of it",
             RowState::Damaged => "a damaged row",
-            RowState::Absent => "no row",
+            RowState::Absent => "no plain row",
         };
-        writeln!(out, "  in space {}: {state}", &row.space[..8])?;
+        let views = match in_words(&row.views) {
+            none if none.is_empty() => none,
+            views => format!("; {views}"),
+        };
+        writeln!(out, "  in space {}: {state}{views}", &row.space[..8])?;
     }
     if explanation.images == 1 {
         for remembered in &picture.remembered {

@@ -7,11 +7,10 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::super::context::Context;
-use super::super::extract::InputArguments;
 use super::super::output::{Ending, Result, counted, print_json};
-use super::super::train_head::{SpaceArguments, SplitArguments};
+use super::super::selection::SelectionArguments;
 use crate::feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
-use crate::features::{FeatureRequest, Selection};
+use crate::features::Selection;
 use crate::observer::Observer;
 
 #[derive(Debug, Args)]
@@ -25,11 +24,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(short, long, value_name = "PREFIX")]
     output: PathBuf,
     #[command(flatten)]
-    space: SpaceArguments,
-    #[command(flatten)]
-    split: SplitArguments,
-    #[command(flatten)]
-    input: InputArguments,
+    selection: SelectionArguments,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -43,12 +38,7 @@ enum FormatArgument {
 }
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
-    let request = FeatureRequest {
-        input: arguments.input.options(),
-        space: arguments.space.choice(context),
-        val_fraction: arguments.split.val_fraction,
-        group_by: arguments.split.group_by,
-    };
+    let request = arguments.selection.request(context)?;
     let selection = Selection::of(&context.cache, &arguments.dataset, &request)?;
     for warning in selection.warnings() {
         context.observer.warn(&warning);
@@ -64,15 +54,16 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         FormatArgument::Safetensors => FeatureFormat::Safetensors,
         FormatArgument::Parquet => FeatureFormat::Parquet,
     };
+    let rows = selection.rows();
     let metadata = [("lastlayer.space".to_owned(), selection.space.json().to_owned())];
     let table = FeatureTable {
         dim: selection.dim(),
-        count: selection.len(),
+        count: rows.len(),
         classes: selection.classes(),
         metadata: &metadata,
     };
     let files = write_features(format, &arguments.output, table, &mut |index| {
-        let row = selection.row(index)?;
+        let row = selection.row(rows[index])?;
         Ok(FeatureRow {
             path: row.path,
             split: row.split,
@@ -86,6 +77,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         print_json(&json!({
             "files": names,
             "images": selection.len(),
+            "rows": rows.len(),
             "failed": selection.failed_images(),
             "feature_dim": selection.dim(),
             "space": selection.space.id().to_string(),

@@ -32,6 +32,7 @@ fn as_json(status: &CacheStatus, context: &Context) -> Value {
             "backbone": space.origin.as_ref().map(|origin| &origin.name),
             "backbone_file": space.origin.as_ref().map(|origin| origin.file.to_string_lossy()),
             "rows": space.rows,
+            "views": space.views,
             "feature_dim": space.dim,
             "segments": space.segments,
             "bytes": space.bytes,
@@ -72,9 +73,13 @@ fn print(status: &CacheStatus, context: &Context) -> Result<()> {
             .map_or("unknown backbone", |origin| origin.name.as_str());
         writeln!(
             out,
-            "space {}  {name}: {}, {}, {}, {}, used {}",
+            "space {}  {name}: {}{}, {}, {}, {}, used {}",
             &space.space.id().to_string()[..8],
             counted(space.rows, "row"),
+            match space.views {
+                0 => String::new(),
+                views => format!(" ({views} of random views)"),
+            },
             space.dim.map_or("no dimension".to_owned(), |dim| format!("{dim}-d")),
             counted(space.segments, "segment"),
             bytes(space.bytes),

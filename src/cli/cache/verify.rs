@@ -11,6 +11,7 @@ use super::bytes;
 use crate::engine::DEFAULT_BATCH_SIZE;
 use crate::error::Error;
 use crate::upkeep::{DeepOptions, Verification, deep_verify, verify};
+use crate::views::View;
 
 /// Findings listed one by one for people; `--json` lists all.
 const LISTED: usize = 20;
@@ -72,9 +73,13 @@ fn print(verification: &Verification) -> Result<()> {
     for row in bad().take(LISTED) {
         writeln!(
             out,
-            "{}: the row of blake3 {} is damaged",
+            "{}: the row of blake3 {}{} is damaged",
             row.segment.display(),
-            row.content
+            row.content,
+            match View::of_id(row.view) {
+                None | Some(View::Plain) => String::new(),
+                Some(view) => format!(", {view},"),
+            }
         )?;
     }
     for more in [report.findings().count(), bad().count()]
@@ -97,9 +102,13 @@ fn print(verification: &Verification) -> Result<()> {
             Some(reason) => writeln!(out, "space {}: nothing computed again: {reason}", &deep.space[..8])?,
             None => writeln!(
                 out,
-                "space {}: {} computed again: {} differ by more than {:.0e}; largest relative difference {:.1e}, least cosine {:.7}",
+                "space {}: {}{} computed again: {} differ by more than {:.0e}; largest relative difference {:.1e}, least cosine {:.7}",
                 &deep.space[..8],
                 counted(deep.compared, "picture"),
+                match deep.views_compared {
+                    0 => String::new(),
+                    views => format!(" and {} of them", counted(views, "random view")),
+                },
                 deep.different.len(),
                 deep.tolerance,
                 deep.largest_difference,

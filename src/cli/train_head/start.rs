@@ -1,0 +1,141 @@
+//! What a training starts from: a data set and defaults, or an earlier run that is to be repeated or varied.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::super::context::Context;
+use super::super::selection::SelectionArguments;
+use super::arguments::{PairParser, TrainingArguments};
+use super::folds::FoldChoice;
+use crate::error::{Error, Result};
+use crate::features::FeatureRequest;
+use crate::head::Recipe;
+use crate::runs::{Run, RunConfig, find_run};
+use crate::sweep::SweepSpec;
+
+/// What the options of the command are laid over.
+pub(super) struct Start {
+    pub(super) dataset: PathBuf,
+    pub(super) request: FeatureRequest,
+    pub(super) recipe: Recipe,
+    /// Options that a sweep was run with.
+    pub(super) options: TrainingArguments,
+    pub(super) sweep: Option<SweepSpec>,
+    pub(super) folds: Option<Folds>,
+    /// The run whose pictures must be those of now.
+    pub(super) repeated: Option<Run>,
+}
+
+/// How pictures are folded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Folds {
+    #[serde(flatten)]
+    pub(super) choice: FoldChoice,
+    pub(super) repeats: u32,
+    /// What the folds of the first repeat are drawn from.
+    pub(super) seed: u64,
+}
+
+impl Start {
+    /// From `dataset` and the defaults, or from the run that `from` names below `root`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where neither is given, or options that the run answers; what the run's files give.
+    pub(super) fn of(
+        dataset: Option<PathBuf>,
+        selection: SelectionArguments,
+        from: Option<&str>,
+        root: &std::path::Path,
+        context: &Context,
+    ) -> Result<Self> {
+        let Some(word) = from else {
+            let dataset = dataset
+                .ok_or_else(|| Error::Usage("no data set: name it, or a run to repeat with --from RUN".to_owned()))?;
+            return Ok(Self {
+                dataset,
+                request: selection.request(context)?,
+                recipe: Recipe::default(),
+                options: TrainingArguments::default(),
+                sweep: None,
+                folds: None,
+                repeated: None,
+            });
+        };
+        let run = find_run(root, word)?;
+        let config = run.config()?;
+        let (dataset, request, repeated) = match dataset {
+            Some(dataset) => (dataset, selection.request(context)?, None),
+            None => {
+                if let Some(option) = selection.given() {
+                    return Err(Error::Usage(format!(
+                        "--from repeats a run on its own pictures and features: leave out {option}, or name the data set"
+                    )));
+                }
+                (config.dataset.absolute.clone(), config.request()?, Some(run.clone()))
+            }
+        };
+        let unreadable = |what: &str| Error::Run {
+            path: run.folder.clone(),
+            problem: format!("`{what}` in its configuration says what this version does not know"),
+        };
+        let (options, sweep) = match &config.sweep {
+            None => (TrainingArguments::default(), None),
+            Some(sweep) => {
+                let options = options_of(&sweep["options"]).ok_or_else(|| unreadable("sweep"))?;
+                let spec = SweepSpec::from_json(&sweep["grids"]).ok_or_else(|| unreadable("sweep"))?;
+                (options, Some(spec))
+            }
+        };
+        let folds = match &config.folds {
+            None => None,
+            Some(folds) => Some(serde_json::from_value(folds.clone()).map_err(|_| unreadable("folds"))?),
+        };
+        Ok(Self {
+            dataset,
+            request,
+            recipe: config.recipe,
+            options,
+            sweep,
+            folds,
+            repeated,
+        })
+    }
+}
+
+/// What a run's configuration keeps of a sweep.
+pub(super) fn sweep_config(spec: &SweepSpec, options: &TrainingArguments) -> Value {
+    let options = options
+        .given()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), json!(value)));
+    json!({ "options": options.collect::<serde_json::Map<_, _>>(), "grids": spec.to_json() })
+}
+
+fn options_of(json: &Value) -> Option<TrainingArguments> {
+    let mut parser = PairParser::new();
+    let mut options = TrainingArguments::default();
+    for (name, value) in json.as_object()? {
+        if !parser.names().contains(&name.as_str()) {
+            return None;
+        }
+        options = parser.parse(name, value.as_str()?).ok()?.over(&options);
+    }
+    Some(options)
+}
+
+/// The configuration of a run, as far as it is the same whatever is trained.
+///
+/// # Errors
+/// As [`RunConfig::new`].
+pub(super) fn config_of(
+    job: &super::Job<'_>,
+    features: &crate::features::LabelledFeatures,
+    recipe: &Recipe,
+) -> Result<RunConfig> {
+    let command_line = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let mut config = RunConfig::new(job.dataset, job.request, features, recipe, command_line.collect())?;
+    config.folds = job.folds.map(|folds| json!(folds));
+    Ok(config)
+}

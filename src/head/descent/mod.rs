@@ -1,0 +1,146 @@
+//! Mini-batch gradient descent, step for step as PyTorch does it, for one head or for many.
+//!
+//! Heads that draw the same mini-batches (same seed, batch size and sampling) share a pass over the rows, see [`block`];
+//! blocks are spread over the threads of the current rayon pool, and a large batch of few heads over a [`team`]. What comes
+//! out depends on neither: each head is bit for bit what it is when trained alone. The choice of the best epoch is in
+//! [`super::training`], that of the rates in [`super::schedule`].
+
+mod block;
+mod criterion;
+mod learner;
+mod order;
+mod step;
+mod team;
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use ndarray::ArrayView2;
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+
+use self::block::{LARGE_BATCH, Listener};
+use self::learner::Learner;
+use self::order::{Order, Source};
+use self::team::{LEAVES, Member, Team};
+use super::recipe::{Descent, Recipe, Sampling};
+use super::training::{EpochRecord, Training, TrainingTask};
+use crate::{Observer, Quiet, Result};
+
+/// Bytes of weights and what belongs to them in a block: half of a small second-level cache.
+const BLOCK: usize = 512 << 10;
+/// Multiplications of a batch from which on several threads are faster than one.
+const TEAM_WORK: usize = 1 << 19;
+
+/// A head to be trained: its place among all, its recipe, and the options in that.
+pub(super) type Wanted<'r> = (usize, &'r Recipe, &'r Descent);
+
+/// Trains one head, and hands each epoch's record to `on_epoch`.
+pub(super) fn train(
+    recipe: &Recipe,
+    options: &Descent,
+    task: &TrainingTask<'_>,
+    observer: &dyn Observer,
+    on_epoch: &mut dyn FnMut(&EpochRecord),
+) -> Result<Training> {
+    let mut result = None;
+    let mut listener = Listener {
+        observer,
+        on_epoch,
+        on_trained: &mut |_, training| result = Some(training),
+    };
+    train_block(
+        &[(0, recipe, options)],
+        task,
+        rayon::current_num_threads(),
+        &mut listener,
+    );
+    result.expect("a block hands over each of its heads")
+}
+
+/// Trains many heads, and hands each over with its index as soon as it is done.
+pub(super) fn train_all(
+    wanted: &[Wanted<'_>],
+    task: &TrainingTask<'_>,
+    observer: &dyn Observer,
+    on_trained: &(dyn Fn(usize, Result<Training>) + Sync),
+) {
+    let blocks = blocks(wanted, task, rayon::current_num_threads());
+    let threads = rayon::current_num_threads() / blocks.len().max(1);
+    blocks.par_iter().for_each(|block| {
+        let mut listener = Listener {
+            observer,
+            on_epoch: &mut |_| (),
+            on_trained: &mut |index, training| on_trained(index, training),
+        };
+        train_block(block, task, threads, &mut listener);
+    });
+}
+
+/// Cuts the heads into blocks that share a pass over the rows.
+fn blocks<'r>(wanted: &[Wanted<'r>], task: &TrainingTask<'_>, threads: usize) -> Vec<Vec<Wanted<'r>>> {
+    let mut groups: BTreeMap<(u64, usize, bool), Vec<Wanted<'r>>> = BTreeMap::new();
+    for &(index, recipe, options) in wanted {
+        let balanced = options.sampling == Sampling::Balanced;
+        let group = groups.entry((recipe.seed, options.batch_size, balanced)).or_default();
+        group.push((index, recipe, options));
+    }
+    // Weight and two moments.
+    let bytes = 3 * size_of::<f32>() * task.classes() * (task.train().dim() + 1);
+    let most = (BLOCK / bytes).min(wanted.len().div_ceil(threads)).max(1);
+    groups
+        .into_values()
+        .flat_map(|group| group.chunks(most).map(<[_]>::to_vec).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Trains heads of one seed, batch size and sampling, with up to so many threads.
+fn train_block(wanted: &[Wanted<'_>], task: &TrainingTask<'_>, threads: usize, listener: &mut Listener<'_>) {
+    let mut learners = Vec::with_capacity(wanted.len());
+    for &(index, recipe, options) in wanted {
+        match Learner::new(index, recipe, options, task) {
+            Ok(learner) => learners.push(learner),
+            Err(error) => (listener.on_trained)(index, Err(error)),
+        }
+    }
+    let Some(&(_, recipe, options)) = wanted.first() else {
+        return;
+    };
+    let views: Vec<_> = task.views().iter().map(ArrayView2::as_standard_layout).collect();
+    let source = Source::new(task.train(), &views);
+    let order = || Order::new(task, &source, options.sampling, recipe.seed);
+    let members = members(task, options.batch_size, threads);
+    if members == 1 {
+        return block::train(learners, task, order(), Member::alone(), listener);
+    }
+    let team = Team::new(members);
+    thread::scope(|scope| {
+        for rank in 1..members {
+            let (learners, order, member) = (learners.clone(), &order, Member::of(&team, rank));
+            scope.spawn(move || {
+                // The first member reports for all.
+                let mut listener = Listener {
+                    observer: &Quiet,
+                    on_epoch: &mut |_| (),
+                    on_trained: &mut |_, _| (),
+                };
+                block::train(learners, task, order(), member, &mut listener);
+            });
+        }
+        block::train(learners, task, order(), Member::of(&team, 0), listener);
+    });
+}
+
+/// How many threads shall share each batch.
+fn members(task: &TrainingTask<'_>, batch_size: usize, threads: usize) -> usize {
+    let rows = batch_size.min(task.train().rows());
+    if rows < LARGE_BATCH || rows * task.classes() * task.train().dim() < TEAM_WORK {
+        return 1;
+    }
+    let threads = threads.clamp(1, LEAVES);
+    // The largest power of two that is not above.
+    1 << threads.ilog2()
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

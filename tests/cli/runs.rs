@@ -1,0 +1,571 @@
+//! `runs`: what was trained can be listed, found, compared, and repeated bit for bit. The folders of most tests are written
+//! here by hand, file by file, as they are documented.
+
+use lastlayer::{
+    Cache, Descent, Error, Examples, FeatureRequest, HeadFile, HeadMeta, LabelledFeatures, Quiet, Recipe, Run,
+    RunConfig, RunInputs, RunState, RunWriter, Training, TrainingTask, find_run, labelled_features,
+};
+use serde_json::{Value, json};
+
+use crate::common::{Run as Ran, Scene, picture, png};
+
+/// A run as its files say, and what is different from one to the next.
+struct Given {
+    name: &'static str,
+    learning_rate: f64,
+    val_accuracy: f64,
+    val_loss: f64,
+    data: &'static str,
+}
+
+const GIVEN: Given = Given {
+    name: "plain",
+    learning_rate: 0.001,
+    val_accuracy: 0.9,
+    val_loss: 0.25,
+    data: "aa",
+};
+
+fn write_json(scene: &Scene, path: &str, value: &Value) {
+    scene.write(path, serde_json::to_string_pretty(value).unwrap().as_bytes());
+}
+
+/// Writes the complete run `runs/ID`.
+fn write_run(scene: &Scene, id: &str, given: &Given) {
+    let file = |name: &str| format!("runs/{id}/{name}");
+    let (date, time) = (&id[..8], &id[9..15]);
+    let created = format!(
+        "{}-{}-{}T{}:{}:{}Z",
+        &date[..4],
+        &date[4..6],
+        &date[6..],
+        &time[..2],
+        &time[2..4],
+        &time[4..]
+    );
+    let info = json!({
+        "format": 1, "kind": "head", "status": "complete", "name": given.name, "created": created,
+        "finished": created, "seconds": 0.25, "problem": null,
+    });
+    write_json(scene, &file("run.json"), &info);
+    let recipe = Recipe::from(Descent {
+        learning_rate: given.learning_rate,
+        ..Descent::sgd()
+    });
+    let config = json!({
+        "dataset": { "named": "cats4", "absolute": "/data/cats4" },
+        "features": { "space": "5e".repeat(16), "backbone": "resnet18", "views": 0, "views_seed": 0, "val_fraction": 0.3, "group_by": null,
+                      "path_column": null, "label_column": null, "split_column": null, "image_root": null, "name": null },
+        "recipe": recipe,
+        "lastlayer_version": "0.1.0",
+        "command_line": ["lastlayer", "train-head", "cats4", "--run-name", given.name],
+    });
+    write_json(scene, &file("config.json"), &config);
+    let part = json!({ "split": "train", "class": 0, "rows": 40, "sum": given.data });
+    let data = json!({ "id": given.data.repeat(32), "rows": 40, "classes": ["tabby", "siamese"], "parts": [part] });
+    write_json(scene, &file("data.json"), &data);
+    scene.write(&file("space.json"), br#"{"format":1,"precision":"fp32"}"#);
+    let metrics = json!({
+        "val_accuracy": given.val_accuracy, "val_accuracy_interval": [given.val_accuracy - 0.05, given.val_accuracy + 0.04],
+        "val_loss": given.val_loss, "best_epoch": 7, "epochs": 25,
+    });
+    write_json(scene, &file("metrics.json"), &metrics);
+    scene.write(
+        &file("history.csv"),
+        b"epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy\n0,0.001,1.5,0.5,1.25,0.75\n",
+    );
+    scene.write(&file("head.safetensors"), b"a head");
+}
+
+const A: &str = "20261124-080000-plain";
+const B: &str = "20261124-090000-fast";
+const C: &str = "20261123-090000-slow";
+
+/// Three runs: `plain`, `fast` on other data and worth most, `slow`, the oldest.
+fn three() -> Scene {
+    let scene = Scene::new();
+    write_run(&scene, A, &GIVEN);
+    let fast = Given {
+        name: "fast",
+        learning_rate: 0.01,
+        val_accuracy: 0.95,
+        data: "bb",
+        ..GIVEN
+    };
+    write_run(&scene, B, &fast);
+    let slow = Given {
+        name: "slow",
+        learning_rate: 0.0001,
+        val_accuracy: 0.8,
+        ..GIVEN
+    };
+    write_run(&scene, C, &slow);
+    scene
+}
+
+/// The ids in the order in which they are listed with these arguments.
+fn listed(scene: &Scene, arguments: &[&str]) -> Vec<String> {
+    let command = ["runs", "--json"].into_iter().chain(arguments.iter().copied());
+    let report = scene.run(command).code(0).json();
+    let runs = report["runs"].as_array().unwrap();
+    runs.iter().map(|run| run["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_list_is_a_table_of_what_matters() {
+    let scene = three();
+    let run = scene.run(["runs"]).code(0);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    let expected = [
+        "run                    when (UTC)           data set  solver  lr or C  val accuracy            best epoch  state",
+        "20261123-090000-slow   2026-11-23 09:00:00  cats4     sgd      0.0001  0.8000 (0.750 – 0.840)           7  complete",
+        "20261124-080000-plain  2026-11-24 08:00:00  cats4     sgd       0.001  0.9000 (0.850 – 0.940)           7  complete",
+        "20261124-090000-fast   2026-11-24 09:00:00  cats4     sgd        0.01  0.9500 (0.900 – 0.990)           7  complete",
+    ];
+    assert_eq!(lines[1..], expected[1..], "{}", run.stdout);
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(lines[0]), words(expected[0]));
+    assert_eq!(run.stderr, "");
+    assert_eq!(scene.run(["runs", "list"]).code(0).stdout, run.stdout);
+}
+
+#[test]
+fn runs_are_sorted_filtered_and_limited_by_any_key() {
+    let scene = three();
+    assert_eq!(listed(&scene, &[]), [C, A, B]);
+    assert_eq!(listed(&scene, &["--reverse"]), [B, A, C]);
+    assert_eq!(listed(&scene, &["--sort", "lr"]), [C, A, B]);
+    assert_eq!(listed(&scene, &["--sort", "val_accuracy", "--reverse"]), [B, A, C]);
+    assert_eq!(listed(&scene, &["--sort", "val-accuracy", "--limit", "2"]), [C, A]);
+    assert_eq!(listed(&scene, &["--filter", "lr<0.01"]), [C, A]);
+    assert_eq!(
+        listed(&scene, &["--filter", "lr<=0.01", "--filter", "lr>0.0001"]),
+        [A, B]
+    );
+    assert_eq!(
+        listed(&scene, &["--filter", "recipe.solver.update.momentum=0.90"]),
+        [C, A, B]
+    );
+    assert_eq!(listed(&scene, &["--filter", "solver=lbfgs"]), [""; 0]);
+    assert_eq!(
+        listed(&scene, &["--filter", "solver!=lbfgs", "--filter", "name=fast"]),
+        [B]
+    );
+    assert_eq!(listed(&scene, &["--filter", "created>=2026-11-24"]), [A, B]);
+    // A key that no column shows gets one.
+    let table = scene
+        .run(["runs", "--sort", "batch-size", "--filter", "seconds<1"])
+        .code(0)
+        .stdout;
+    assert!(
+        table.lines().next().unwrap().ends_with("seconds  batch-size  state"),
+        "{table}"
+    );
+    let few = scene.run(["runs", "--limit", "1"]).code(0);
+    assert_eq!(few.stdout.lines().count(), 2);
+    few.says(&["1 of 3 runs in runs"]);
+    scene
+        .run(["runs", "--sort", "lrr"])
+        .code(2)
+        .says(&["no run in `runs` has a key `lrr`"]);
+    scene
+        .run(["runs", "--filter", "rate<1"])
+        .code(2)
+        .says(&["a key `rate`"]);
+    scene
+        .run(["runs", "--filter", "lr"])
+        .code(2)
+        .says(&["`lr` is no condition", "as in `lr<0.01`"]);
+}
+
+#[test]
+fn of_folds_the_mean_is_shown_and_compared() {
+    let scene = three();
+    let folded = "20261124-100000-folded";
+    write_run(&scene, folded, &GIVEN);
+    let metrics = json!({ "mean_accuracy": 0.96, "standard_error": 0.0123, "mean_loss": 0.1, "val_accuracy": null });
+    write_json(&scene, &format!("runs/{folded}/metrics.json"), &metrics);
+    let table = scene.run(["runs", "--filter", "mean_accuracy>0"]).code(0).stdout;
+    assert!(table.contains("  0.9600 ± 0.0123  "), "{table}");
+    assert_eq!(
+        scene.run(["runs", "show", "best", "--json"]).code(0).json()["id"],
+        folded
+    );
+}
+
+#[test]
+fn csv_has_all_digits() {
+    let scene = three();
+    let text = scene
+        .run(["runs", "--csv", "--sort", "val_loss", "--limit", "1"])
+        .code(0)
+        .stdout;
+    assert_eq!(
+        text,
+        "id,created,dataset.named,solver,learning_rate,val_accuracy,best_epoch,val_accuracy_low,val_accuracy_high,val_loss,state\n\
+         20261123-090000-slow,2026-11-23T09:00:00Z,cats4,sgd,0.0001,0.8,7,0.75,0.8400000000000001,0.25,complete\n"
+    );
+}
+
+#[test]
+fn where_no_run_is_nothing_is_listed() {
+    let scene = Scene::new();
+    let run = scene.run(["runs"]).code(0).says(&["no run is kept in runs"]);
+    assert_eq!(run.stdout, "");
+    assert_eq!(
+        scene.run(["runs", "--json", "-q"]).code(0).json(),
+        json!({ "folder": "runs", "runs": [] })
+    );
+    scene
+        .run(["runs", "show", "latest"])
+        .error(2, &["there is no run `latest` in `runs`", "no run is kept there yet"]);
+}
+
+#[test]
+fn damaged_and_foreign_folders_are_listed_as_such_and_end_nothing() {
+    let scene = three();
+    let break_run = |id: &str, edit: &dyn Fn(&str)| {
+        write_run(&scene, id, &GIVEN);
+        edit(&format!("runs/{id}"));
+    };
+    let deep = "[".repeat(100_000);
+    let broken = |name: &'static str, bytes: Vec<u8>| {
+        move |scene: &Scene, folder: &str| scene.write(&format!("{folder}/{name}"), &bytes)
+    };
+    let edits = [
+        broken("run.json", b"{".to_vec()),
+        broken("run.json", b"[]".to_vec()),
+        broken("run.json", br#"{"format": 1, "kind": "other"}"#.to_vec()),
+        broken("run.json", br#"{"format": 9}"#.to_vec()),
+        broken("run.json", deep.into_bytes()),
+        broken("run.json", vec![0xff; 10]),
+        broken("metrics.json", b"".to_vec()),
+        broken("config.json", b"{\"recipe\"".to_vec()),
+        broken("data.json", b"{}".to_vec()),
+        broken("space.json", b"nothing".to_vec()),
+    ];
+    for (number, edit) in edits.iter().enumerate() {
+        break_run(&format!("20261125-00000{number}-broken"), &|folder| {
+            edit(&scene, folder);
+        });
+    }
+    break_run("20261126-000000-headless", &|folder| {
+        scene.remove(&format!("{folder}/head.safetensors"));
+    });
+    break_run("20261126-000001-odd", &|folder| {
+        scene.write(&format!("{folder}/metrics.json"), b"[1, 2]");
+        scene.write(&format!("{folder}/config.json"), br#"{"dataset": 3, "recipe": []}"#);
+    });
+    break_run("20261126-000002-killed", &|folder| {
+        let text = String::from_utf8(scene.read(&format!("{folder}/run.json"))).unwrap();
+        scene.write(
+            &format!("{folder}/run.json"),
+            text.replace("complete", "running").as_bytes(),
+        );
+        scene.remove(&format!("{folder}/metrics.json"));
+    });
+    scene.write("runs/notes/readme.txt", b"mine");
+    scene.write("runs/.hidden/run.json", b"{}");
+    scene.write("runs/file", b"");
+
+    let run = scene.run(["runs"]).code(0);
+    let states: Vec<&str> = run
+        .stdout
+        .lines()
+        .skip(1)
+        .map(|line| line.rsplit("  ").next().unwrap().trim())
+        .collect();
+    let mut expected = vec!["complete"; 3];
+    expected.extend(["damaged"; 11]);
+    expected.extend(["complete", "unfinished", "foreign"]);
+    assert_eq!(states, expected, "{}", run.stdout);
+    let run = run.says(&[
+        "20261125-000000-broken: damaged: `run.json`",
+        "20261125-000003-broken: damaged: it was written by a newer version of lastlayer",
+        "20261126-000000-headless: damaged: `head.safetensors` is missing",
+        "notes: foreign: it has no `run.json`",
+    ]);
+    assert!(!run.stderr.contains("killed"), "{}", run.stderr);
+    for arguments in [
+        &["--json"][..],
+        &["--csv"],
+        &["--sort", "lr"],
+        &["--heads"],
+        &["--filter", "val_loss<1"],
+    ] {
+        scene.run(["runs"].into_iter().chain(arguments.iter().copied())).code(0);
+    }
+    // They can be looked at, and the others are found beside them.
+    scene.run(["runs", "show", "20261125-000006-broken"]).code(0);
+    assert!(scene.run(["runs", "show", "best", "--json"]).code(0).json()["id"] == B);
+    scene
+        .run(["runs", "diff", A, "20261125-000008-broken"])
+        .error(1, &["20261125-000008-broken` can't be used: `data.json`"]);
+}
+
+#[test]
+fn a_run_is_called_by_its_name_its_folder_or_how_that_begins() {
+    let scene = three();
+    let found = |word: &str| -> String {
+        scene.run(["runs", "show", word, "--json"]).code(0).json()["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    for (word, id) in [
+        ("latest", B),
+        ("best", B),
+        (A, A),
+        ("20261123", C),
+        ("20261124-08", A),
+        ("slow", C),
+        ("runs/20261124-080000-plain", A),
+        ("runs/20261124-080000-plain/", A),
+    ] {
+        assert_eq!(found(word), id, "{word}");
+    }
+    scene
+        .run(["runs", "show", "20261124"])
+        .error(2, &["`20261124` could be several runs in `runs`:", A, B, "say more"]);
+    scene
+        .run(["runs", "show", "sl"])
+        .error(2, &["there is no run `sl`", "the newest is `20261124-090000-fast`"]);
+    // From elsewhere by its path, or by the folder of the runs.
+    scene.rename("runs", "kept");
+    scene.run(["runs", "show", A]).code(2);
+    assert_eq!(
+        scene
+            .run(["runs", "show", &format!("kept/{A}"), "--json"])
+            .code(0)
+            .json()["id"],
+        A
+    );
+    assert_eq!(
+        scene
+            .run(["runs", "show", "slow", "--runs", "kept", "--json"])
+            .code(0)
+            .json()["id"],
+        C
+    );
+    assert_eq!(
+        scene.run(["runs", "--runs", "kept", "--json"]).code(0).json()["runs"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+}
+
+#[test]
+fn show_prints_all_of_it() {
+    let scene = three();
+    let text = scene.run(["runs", "show", "plain"]).code(0).stdout;
+    for line in [
+        "id 20261124-080000-plain",
+        "state complete",
+        "solver sgd",
+        "metrics.val_accuracy 0.9",
+        "config.recipe.solver.update.momentum 0.9",
+        "config.command_line lastlayer train-head cats4 --run-name plain",
+        "data.classes tabby, siamese",
+        "space.description.precision fp32",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let has = |found: &str| found.split_whitespace().collect::<Vec<_>>() == words;
+        assert!(text.lines().any(has), "no {line} in\n{text}");
+    }
+    let report = scene.run(["runs", "show", "plain", "--json"]).code(0).json();
+    assert_eq!(report["history"][0]["val_accuracy"], 0.75);
+    assert_eq!(report["config"]["recipe"]["solver"]["learning_rate"], 0.001);
+}
+
+#[test]
+fn diff_tells_configuration_first_then_metrics_and_whether_the_data_are_the_same() {
+    let scene = three();
+    let report = scene.run(["runs", "diff", "plain", "slow", "--json"]).code(0).json();
+    assert_eq!((&report["a"], &report["b"]), (&json!(A), &json!(C)));
+    assert_eq!(
+        report["config"],
+        json!([{ "key": "recipe.solver.learning_rate", "a": 0.001, "b": 0.0001 }])
+    );
+    let accuracy = &report["metrics"][0];
+    assert_eq!(accuracy["key"], "val_accuracy");
+    assert!(
+        (accuracy["difference"].as_f64().unwrap() + 0.1).abs() < 1e-12,
+        "{report}"
+    );
+    assert_eq!(
+        (&report["same_data"], &report["same_space"]),
+        (&json!(true), &json!(true))
+    );
+
+    scene.write(&format!("runs/{B}/space.json"), br#"{"format":1,"precision":"fp16"}"#);
+    let text = scene.run(["runs", "diff", "plain", "fast"]).code(0).stdout;
+    let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part:?} in\n{text}"));
+    let order = [
+        "configuration",
+        "recipe.solver.learning_rate                  0.001                  0.01",
+        "metrics",
+        "val_accuracy",
+        "+0.05",
+        "feature space",
+        "description.precision",
+        "20261124-090000-fast has other data than 20261124-080000-plain:\n  - train, class `tabby`: 40 rows as before, of other pictures",
+    ]
+    .map(place);
+    assert!(order.is_sorted(), "{text}");
+    let same = scene.run(["runs", "diff", A, "plain"]).code(0).stdout;
+    assert!(
+        same.contains("the configurations are the same") && same.contains("has the same data"),
+        "{same}"
+    );
+}
+
+#[test]
+fn several_runs_stand_side_by_side() {
+    let scene = three();
+    let report = scene
+        .run(["runs", "compare", "plain", "fast", "slow", "--json"])
+        .code(0)
+        .json();
+    assert_eq!(report["runs"], json!([A, B, C]));
+    assert_eq!(
+        report["config"],
+        json!([{ "key": "recipe.solver.learning_rate", "values": [0.001, 0.01, 0.0001] }])
+    );
+    assert_eq!(report["same_data"], json!([true, false, true]));
+    let text = scene.run(["runs", "compare", "plain", "fast", "slow"]).code(0).stdout;
+    assert!(text.contains("has other data than"), "{text}");
+    scene.run(["runs", "compare", "plain"]).code(2);
+}
+
+/// Trains as a run says, on the features that it asks for.
+fn train(
+    scene: &Scene,
+    dataset: &std::path::Path,
+    request: &FeatureRequest,
+    recipe: &Recipe,
+) -> (LabelledFeatures, Training, HeadFile) {
+    let cache = Cache::new(&scene.path("cache"));
+    let features = labelled_features(&cache, dataset, request).unwrap();
+    let examples = |rows| -> Examples<'_> {
+        let rows: &lastlayer::LabelledRows = rows;
+        Examples::new(rows.view(), &rows.labels).unwrap()
+    };
+    let task = TrainingTask::new(features.classes.len(), examples(&features.train)).unwrap();
+    let task = task.with_validation(examples(&features.val)).unwrap();
+    let training = recipe
+        .clone()
+        .check()
+        .unwrap()
+        .train(&task, &Quiet, &mut |_| ())
+        .unwrap();
+    let meta = HeadMeta {
+        classes: features.classes.clone(),
+        backbone: "tiny".to_owned(),
+        backbone_file: scene.path("tiny.onnx"),
+        backbone_blake3: "00".repeat(32),
+        feature_tensor: "features".to_owned(),
+        space_id: features.space.id().to_string(),
+        space: features.space.json().to_owned(),
+        options: json!({}),
+        metrics: json!({}),
+        temperature: 1.0,
+        lastlayer_version: "0.1.0".to_owned(),
+    };
+    let head = training.head.clone();
+    (features, training, HeadFile { head, meta })
+}
+
+/// Repeats a run from its folder alone.
+fn repeat(scene: &Scene, run: &Run) -> Result<HeadFile, Error> {
+    let config = run.config()?;
+    let (features, _, head) = train(scene, &config.dataset.absolute, &config.request()?, &config.recipe);
+    run.check_data(&features.fingerprint)?;
+    Ok(head)
+}
+
+#[test]
+fn a_run_is_repeated_bit_for_bit_and_refused_where_the_data_changed() {
+    let scene = Scene::extracted();
+    let request = FeatureRequest {
+        val_fraction: 0.3,
+        ..FeatureRequest::default()
+    };
+    let recipe = Recipe {
+        seed: u64::MAX,
+        ..Recipe::from(Descent {
+            // Between two numbers that fewer digits would give.
+            learning_rate: 0.003_727_593_720_314_938,
+            ..Descent::sgd()
+        })
+    };
+    let dataset = scene.path("pictures");
+    let (features, training, head) = train(&scene, &dataset, &request, &recipe);
+    let config = RunConfig::new(&dataset, &request, &features, &recipe, vec!["lastlayer".to_owned()]).unwrap();
+    let inputs = RunInputs {
+        config: &config,
+        data: &features.fingerprint,
+        space: &features.space,
+    };
+    let root = scene.path("runs");
+    let writer = RunWriter::create(&root, "first", &inputs).unwrap();
+    assert_eq!(find_run(&root, "first").unwrap().state, RunState::Unfinished);
+    writer.finish(&training, &json!({}), &head).unwrap();
+    let run = find_run(&root, "best").unwrap();
+    assert_eq!(run.state, RunState::Complete);
+    let kept = std::fs::read(run.head()).unwrap();
+
+    // Another cache would do as well; that of another backbone beside it is not taken.
+    scene.write(
+        "other.onnx",
+        &crate::common::TinyModel {
+            seed: 2,
+            ..Default::default()
+        }
+        .onnx(),
+    );
+    scene.run(["extract", "pictures", "--backbone", "other.onnx"]).code(0);
+    let again = repeat(&scene, &run).unwrap();
+    again.save(scene.path("again")).unwrap();
+    assert_eq!(scene.read("again"), kept, "bit for bit");
+
+    // A run of the same is the same in all that counts; of other pictures, labels or splits it is not.
+    let report = scene.run(["runs", "diff", "first", "latest", "--json"]).code(0).json();
+    assert_eq!(report["same_data"], true);
+    let refused = |change: &dyn Fn()| -> String {
+        change();
+        let extract: Ran = scene.run(crate::common::EXTRACT).code(0);
+        assert!(
+            extract.stderr.is_empty() || !extract.stderr.contains("error"),
+            "{extract:?}"
+        );
+        let error = repeat(&scene, &run).unwrap_err();
+        assert!(error.hint().unwrap().contains("the same data"));
+        error.to_string()
+    };
+    let told = refused(&|| scene.add_pictures("pictures/val/red", 2, 9..10));
+    assert!(
+        told.ends_with("have changed since:\n  - val, class `red`: 3 rows then, 4 now"),
+        "{told}"
+    );
+    let told = refused(&|| {
+        scene.remove("pictures/val/red/009.png");
+        scene.write("pictures/train/blue/000.png", &png(&picture(0, 77)));
+    });
+    assert!(
+        told.ends_with("  - train, class `blue`: 6 rows as before, of other pictures"),
+        "{told}"
+    );
+    let told = refused(&|| {
+        scene.add_pictures("pictures/train/blue", 0, 0..1);
+        scene.rename("pictures/train/green/000.png", "pictures/train/red/900.png");
+    });
+    assert!(
+        told.contains("class `green`: 6 rows then, 5 now") && told.contains("class `red`: 6 rows then, 7 now"),
+        "{told}"
+    );
+    scene.rename("pictures/train/red/900.png", "pictures/train/green/000.png");
+    scene.run(crate::common::EXTRACT).code(0);
+    repeat(&scene, &run).unwrap();
+}
