@@ -5,6 +5,7 @@
 //! out depends on neither: each head is bit for bit what it is when trained alone. The choice of the best epoch is in
 //! [`super::training`], that of the rates in [`super::schedule`].
 
+mod aligned;
 mod block;
 mod criterion;
 mod learner;
