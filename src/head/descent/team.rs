@@ -68,8 +68,9 @@ impl Team {
                 "another thread of this training panicked"
             );
             spins += 1;
-            // The others are done in microseconds, unless the machine has fewer free cores than members.
-            if spins < 1 << 14 {
+            // The others are done in microseconds, unless the machine has fewer free cores than members: then this one
+            // stands in their way.
+            if spins < 1 << 8 {
                 spin_loop();
             } else {
                 thread::yield_now();
