@@ -11,7 +11,6 @@ use image::{ImageFormat, RgbImage};
 use lastlayer::{
     Cache, Examples, FeatureSpace, Limits, LinearHead, Origin, Quiet, Recipe, RowKey, Space, TrainingTask, Transform,
 };
-use linfa::ParamGuard;
 use ndarray::Array2;
 
 const DIM: usize = 512;

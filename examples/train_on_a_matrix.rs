@@ -2,13 +2,13 @@
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use lastlayer::{Lbfgs, LinearHead, Recipe};
-use linfa::Dataset;
+use linfa::DatasetBase;
 use linfa::traits::{Fit, Predict};
 use ndarray::{Array1, ArrayView2};
 
 /// The ten lines: any `[n, d]` matrix of f32 and one class a row.
 fn train(features: ArrayView2<'_, f32>, classes: Array1<usize>) -> lastlayer::Result<LinearHead> {
-    let dataset = Dataset::new(features, classes);
+    let dataset = DatasetBase::new(features, classes);
     let recipe = Recipe {
         standardize: true,
         ..Recipe::from(Lbfgs {

@@ -1,20 +1,24 @@
 //! Why a picture's feature would be computed again, or would not: which of its bytes and which field of the feature space.
 
+mod summary;
+
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cache::{Cache, DatasetRecord, Origin, PARTIAL, RowKey, Space};
+use crate::cache::{Cache, DatasetRecord, Origin, RowKey, Space};
 use crate::dataset::{Dataset, SampleRecord, absolute};
 use crate::disk::lossy;
 use crate::error::Result;
 use crate::picture::{Limits, Truncated};
 use crate::space::SpaceDescription;
 use crate::supply;
+
+use summary::Summary;
 
 /// What the cache has of some pictures; serialises as the command's JSON.
 #[derive(Debug, Clone, Serialize)]
@@ -450,112 +454,6 @@ fn verdict(
 impl std::fmt::Display for Difference {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}: {} there, {} wanted", self.field, self.here, self.wanted)
-    }
-}
-
-/// What was found so far; of many pictures only those that are told of are kept.
-struct Summary {
-    images: usize,
-    misses: BTreeMap<Cause, usize>,
-    /// Of each space, how many of the pictures have a row in it.
-    rows: Vec<usize>,
-    /// The contents of all.
-    contents: HashSet<[u8; 32]>,
-    pictures: Vec<PictureExplanation>,
-}
-
-impl Summary {
-    fn new(spaces: usize) -> Self {
-        Self {
-            images: 0,
-            misses: BTreeMap::new(),
-            rows: vec![0; spaces],
-            contents: HashSet::new(),
-            pictures: Vec::new(),
-        }
-    }
-
-    /// `tell`: whether the picture is told of although it is no miss.
-    fn add(mut self, found: Found, tell: bool) -> Self {
-        let Found {
-            explanation,
-            content,
-            present,
-        } = found;
-        self.images += 1;
-        self.contents.extend(content);
-        for (count, present) in self.rows.iter_mut().zip(present) {
-            *count += usize::from(present);
-        }
-        if let Some(cause) = explanation.miss {
-            *self.misses.entry(cause).or_insert(0) += 1;
-        }
-        if tell || explanation.miss.is_some() {
-            self.pictures.push(explanation);
-        }
-        self
-    }
-
-    /// This one with the later pictures of `other`.
-    fn join(mut self, mut other: Self) -> Self {
-        self.images += other.images;
-        for (cause, count) in other.misses {
-            *self.misses.entry(cause).or_insert(0) += count;
-        }
-        for (count, more) in self.rows.iter_mut().zip(other.rows) {
-            *count += more;
-        }
-        self.contents.extend(other.contents);
-        self.pictures.append(&mut other.pictures);
-        self
-    }
-
-    /// Finds the random views of the pictures in a space, whose place among the spaces is `number`; returns how many there are.
-    fn find_views(&mut self, number: usize, rows: &Space) -> usize {
-        let mut told: HashMap<String, Vec<u32>> = HashMap::new();
-        told.extend(
-            self.pictures
-                .iter()
-                .filter_map(|picture| Some((picture.content.clone()?, Vec::new()))),
-        );
-        let mut count = 0;
-        for key in rows.keys() {
-            if key.view & !PARTIAL == 0 || !self.contents.contains(&key.content) {
-                continue;
-            }
-            count += 1;
-            if let Some(views) = told.get_mut(&key.content_hex()) {
-                views.push(key.view);
-            }
-        }
-        for picture in &mut self.pictures {
-            let views = picture.content.as_ref().and_then(|content| told.get(content));
-            let mut views = views.cloned().unwrap_or_default();
-            views.sort_unstable();
-            picture.rows[number].views = views;
-        }
-        count
-    }
-
-    fn explanation(mut self, spaces: Vec<Opened>, wanted: Option<&SpaceDescription>) -> Explanation {
-        let mut explained = Vec::new();
-        for (number, space) in spaces.into_iter().enumerate() {
-            explained.push(SpaceExplanation {
-                rows: self.rows[number],
-                views: self.find_views(number, &space.rows),
-                space: space.id,
-                backbone: space.origin.map(|origin| origin.name),
-                differs: space.differs,
-            });
-        }
-        Explanation {
-            wanted: wanted.map(|wanted| wanted.space().id().to_string()),
-            images: self.images,
-            hits: self.images - self.misses.values().sum::<usize>(),
-            misses: self.misses,
-            spaces: explained,
-            pictures: self.pictures,
-        }
     }
 }
 

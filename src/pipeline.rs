@@ -10,11 +10,13 @@
 //! view through all stages, so a feature can't come to belong to another one. A picture that can't be read or decoded is a
 //! result like any other.
 
+mod gather;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,12 +29,12 @@ use crate::picture::{Completeness, Decoded, Limits, PictureError, RandomCrop, Re
 use crate::supply::{Supply, Work, read};
 use crate::views::View;
 
+use gather::{Told, collect};
+
 /// How long an inference thread waits for a batch to fill up.
 const FILL_WAIT: Duration = Duration::from_millis(2);
 /// Tensors that may wait at least: what the cores decode while the sessions are being opened.
 const SHORTEST_QUEUE: usize = 32;
-/// How often the caller's thread gets its turn when no result comes.
-const TICK: Duration = Duration::from_millis(200);
 
 /// What became of one picture.
 #[derive(Debug)]
@@ -160,22 +162,6 @@ struct Tensor {
     values: Vec<f32>,
 }
 
-/// What the threads tell the caller's.
-enum Told {
-    /// A picture that came to its end before it was decoded.
-    Ended(Processed),
-    /// The feature of one view.
-    Feature(Seen, Result<Vec<f32>, PictureError>),
-}
-
-/// The features of a picture of which some are on their way.
-#[derive(Default)]
-struct Gathered {
-    features: Vec<(View, Vec<f32>)>,
-    failure: Option<PictureError>,
-    count: usize,
-}
-
 /// What the threads of one run share.
 struct Shared<'a> {
     plan: &'a Plan<'a>,
@@ -264,49 +250,6 @@ pub(crate) fn run(
     };
     let interrupted = !shared.exhausted.load(Ordering::Relaxed);
     Ok(Ended { busy, interrupted })
-}
-
-fn collect(collected: &Receiver<Result<Told>>, sink: &mut dyn FnMut(Option<Processed>) -> Result<()>) -> Result<()> {
-    // Pictures whose last view is still to come; a run that is stopped leaves them out.
-    let mut gathered: HashMap<usize, Gathered> = HashMap::new();
-    loop {
-        match collected.recv_timeout(TICK) {
-            Ok(told) => match told? {
-                Told::Ended(processed) => sink(Some(processed))?,
-                Told::Feature(seen, feature) => {
-                    if let Some(processed) = gather(&mut gathered, seen, feature) {
-                        sink(Some(processed))?;
-                    }
-                }
-            },
-            Err(RecvTimeoutError::Timeout) => sink(None)?,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        }
-    }
-}
-
-/// Puts the feature of a view with the others of its picture; gives the picture once they are complete. One of them that
-/// can't be had is a failure of the picture.
-fn gather(
-    gathered: &mut HashMap<usize, Gathered>,
-    seen: Seen,
-    feature: Result<Vec<f32>, PictureError>,
-) -> Option<Processed> {
-    let mut picture = gathered.remove(&seen.subject.index).unwrap_or_default();
-    picture.count += 1;
-    match feature {
-        Ok(feature) => picture.features.push((seen.view, feature)),
-        Err(error) => picture.failure = Some(error),
-    }
-    if picture.count < seen.of {
-        gathered.insert(seen.subject.index, picture);
-        return None;
-    }
-    picture.features.sort_unstable_by_key(|(view, _)| *view);
-    Some(seen.subject.came_to(match picture.failure {
-        Some(error) => Outcome::Failed(error),
-        None => Outcome::Features(picture.features, seen.completeness),
-    }))
 }
 
 impl Shared<'_> {

@@ -12,7 +12,9 @@
 //! | 27–30 | the recipe |
 //! | 31 | [`PARTIAL`] |
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::cache::{PARTIAL, RowKey};
 use crate::error::{Error, Result};
@@ -106,29 +108,23 @@ impl View {
 pub(crate) fn in_words(ids: &[u32]) -> String {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
-    // By recipe and seed, the first and last number of each run.
-    let mut series: Vec<((u8, u16), Vec<(u16, u16)>)> = Vec::new();
+    let mut series: BTreeMap<(u8, u16), Vec<RangeInclusive<u16>>> = BTreeMap::new();
     for id in ids {
         let Some(View::Random(RandomView { recipe, seed, number })) = View::of_id(id) else {
             continue;
         };
-        if series.last().is_none_or(|(last, _)| *last != (recipe, seed)) {
-            series.push(((recipe, seed), Vec::new()));
-        }
-        let Some((_, runs)) = series.last_mut() else { continue };
+        let runs = series.entry((recipe, seed)).or_default();
         match runs.last_mut() {
-            Some((_, last)) if *last + 1 >= number => *last = number,
-            _ => runs.push((number, number)),
+            Some(last) if last.end() + 1 >= number => *last = *last.start()..=number,
+            _ => runs.push(number..=number),
         }
     }
     let words = series.into_iter().map(|((recipe, seed), runs)| {
-        let numbers: Vec<String> = runs
-            .into_iter()
-            .map(|(first, last)| match first == last {
-                true => first.to_string(),
-                false => format!("{first}–{last}"),
-            })
-            .collect();
+        let numbers = runs.iter().map(|run| match run.start() == run.end() {
+            true => run.start().to_string(),
+            false => format!("{}–{}", run.start(), run.end()),
+        });
+        let numbers: Vec<String> = numbers.collect();
         let recipe = match recipe {
             RECIPE => "",
             _ => ", drawn by another version",

@@ -18,7 +18,7 @@ const DOMAIN: &[u8; 16] = b"lastlayer data 1";
 /// | 16 | `lastlayer data 1` |
 /// | 8 | number of classes |
 /// | 8 + length | each class's name in the head's order: length in bytes, then UTF-8 |
-/// | 41 | each row in the order it is used, training rows first: content blake3 32, view u32, class u32 (an index into the names), split u8 (0 train, 1 val, 2 test) |
+/// | 41 | each row: the training pictures' plain views, their first random views, second …, the validation pictures' plain views; content blake3 32, view u32, class u32 (an index into the names), split u8 (0 train, 1 val, 2 test) |
 ///
 /// No path is in it: renamed or moved pictures are the same data, if they come in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -268,14 +268,16 @@ impl Selection {
         }
     }
 
-    /// The identity of the labelled rows that train and validate.
+    /// The identity of the labelled rows that train, in their plain and their random views, and validate.
     fn fingerprint(&self) -> DataFingerprint {
-        let of = |wanted: Split| {
+        let of = |wanted: Split, view: View| {
             let pictures = self.usable.iter().zip(&self.splits);
             let chosen = pictures.filter(move |(_, split)| **split == Some(wanted));
-            chosen.filter_map(move |(known, _)| Some((known.key, known.class?, wanted)))
+            chosen.filter_map(move |(known, _)| Some((known.key_of(view), known.class?, wanted)))
         };
-        DataFingerprint::of(&self.listing.classes, of(Split::Train).chain(of(Split::Val)))
+        let random = self.views.iter().flat_map(|view| of(Split::Train, view));
+        let train = of(Split::Train, View::Plain).chain(random);
+        DataFingerprint::of(&self.listing.classes, train.chain(of(Split::Val, View::Plain)))
     }
 
     /// Class names.

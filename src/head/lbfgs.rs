@@ -27,8 +27,10 @@ const MEMORY: usize = 10;
 const LINE_SEARCH: usize = 40;
 /// Iterations after which the variables are changed for the first time; most minimisations have ended by then.
 const PATIENCE: usize = 40;
-/// The part of the first gradient down to which f32 products lead.
-const SINGLE_LIMIT: f64 = 1e-3;
+/// The gradient down to which f32 products lead, in standard deviations of a feature.
+const SINGLE_LIMIT: f64 = 2e-6;
+/// Iterations in which f32 products must halve the gradient, or be given up.
+const SINGLE_PATIENCE: usize = 25;
 
 /// Where a minimisation ended.
 #[derive(Debug, Clone)]
@@ -39,8 +41,6 @@ pub(super) struct Solution {
     /// The largest component of its gradient.
     pub(super) gradient_norm: f64,
     pub(super) iterations: usize,
-    /// Passes over the data.
-    pub(super) evaluations: usize,
     pub(super) converged: bool,
     pub(super) note: Option<String>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Solution {
 ///
 /// # Errors
 /// [`Error::Diverged`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it,
-/// [`Error::Examples`] if the class weights do not fit the task.
+/// [`Error::Usage`] if the class weights do not fit the task.
 pub(super) fn fit(
     options: &Lbfgs,
     recipe: &Recipe,
@@ -79,7 +79,7 @@ pub(super) fn start(task: &TrainingTask<'_>, objective: &Objective<'_>) -> Param
 /// How much each training row counts: its own weight times its class's.
 ///
 /// # Errors
-/// [`Error::Examples`] if there is not one class weight a class.
+/// [`Error::Usage`] if there is not one class weight a class.
 pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>) -> Result<Vec<f64>> {
     let labels = task.train().labels();
     let classes = task.classes();
@@ -100,7 +100,7 @@ pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>)
         }
         ClassWeights::Given(weights) if weights.len() == classes => weights.clone(),
         ClassWeights::Given(weights) => {
-            return Err(Error::Examples(format!(
+            return Err(Error::Usage(format!(
                 "{} class weights for {classes} classes: give one a class",
                 weights.len()
             )));
@@ -226,7 +226,6 @@ pub(super) fn minimise(
         value: descent.seen.value,
         gradient_norm: descent.seen.norm,
         iterations: descent.iterations,
-        evaluations: surface.evaluations.get(),
         converged: descent.seen.norm <= options.gradient_tolerance,
         note,
     })
@@ -247,7 +246,6 @@ struct Surface<'o, 'a> {
     last: RefCell<Option<Seen>>,
     /// The point from which the running line search started.
     origin: RefCell<Option<Seen>>,
-    evaluations: Cell<usize>,
     /// Evaluations that the running line search may still ask for: argmin's has no limit of its own.
     allowance: Cell<usize>,
 }
@@ -257,7 +255,7 @@ struct Surface<'o, 'a> {
 struct Seen {
     at: Vector,
     value: f64,
-    /// The value as the line searches are told it, see [`Surface::height`].
+    /// The value less that at the line search's origin, see [`Surface::height`].
     height: f64,
     gradient: Vector,
     /// The largest component of the gradient in the original coordinates.
@@ -272,7 +270,6 @@ impl<'o, 'a> Surface<'o, 'a> {
             products: Cell::new(Products::Single),
             last: RefCell::new(None),
             origin: RefCell::new(None),
-            evaluations: Cell::new(0),
             allowance: Cell::new(0),
         }
     }
@@ -294,7 +291,6 @@ impl<'o, 'a> Surface<'o, 'a> {
             return Err(fails("the line search does not end"));
         };
         self.allowance.set(allowance);
-        self.evaluations.set(self.evaluations.get() + 1);
         let evaluation = self.objective.evaluate(&self.parameters(at), self.products.get());
         let gradient = self.preconditioner.borrow().gradient(&evaluation.gradient);
         let seen = Seen {
@@ -310,14 +306,15 @@ impl<'o, 'a> Surface<'o, 'a> {
         Ok(of(last.insert(seen)))
     }
 
-    /// The value relative to that of the line search's origin.
+    /// The value less that of the line search's origin.
     ///
     /// Where the two differ by little more than their rounding errors, the difference is taken from the gradients at both
     /// ends instead, which have digits left: the idea of Hager and Zhang's "approximate Wolfe conditions", 2005.
+    /// Line searches are told this and not the value, because near the optimum it is all digits and the value has none.
     fn height(&self, at: &Vector, value: f64, gradient: &Vector) -> f64 {
         let origin = self.origin.borrow();
         let Some(origin) = origin.as_ref() else {
-            return value;
+            return 0.0;
         };
         let resolution = match self.products.get() {
             Products::Single => 1e-6,
@@ -325,13 +322,13 @@ impl<'o, 'a> Surface<'o, 'a> {
         };
         let difference = value - origin.value;
         if difference.abs() > resolution * origin.value.abs() {
-            return origin.height + difference;
+            return difference;
         }
         let mut sum = 0.0;
         for (((to, from), there), here) in at.iter().zip(&origin.at).zip(gradient).zip(&origin.gradient) {
             sum += (to - from) * (there + here);
         }
-        origin.height + 0.5 * sum
+        0.5 * sum
     }
 }
 
@@ -357,8 +354,10 @@ impl Gradient for &Surface<'_, '_> {
 struct Descent<'s, 'o, 'a> {
     surface: &'s Surface<'o, 'a>,
     seen: Seen,
-    /// The gradient's norm at the start.
-    first_norm: f64,
+    /// A feature's standard deviation.
+    deviation: f64,
+    /// The gradient's norm that counts as progress, and the iteration by which it is due.
+    due: (f64, usize),
     iterations: usize,
     /// The iteration at which the memory was last emptied.
     restarted: usize,
@@ -374,7 +373,8 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
         let seen = look(surface, &at)?;
         Ok(Self {
             surface,
-            first_norm: seen.norm,
+            deviation: (surface.objective.spread() / surface.objective.dim() as f64).sqrt(),
+            due: (0.5 * seen.norm, SINGLE_PATIENCE),
             state: standing(&seen),
             seen,
             iterations: 0,
@@ -387,7 +387,8 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
     /// The gradient's norm up to which the products in use lead.
     fn limit(&self, tolerance: f64) -> f64 {
         match self.surface.products.get() {
-            Products::Single => tolerance.max(SINGLE_LIMIT * self.first_norm),
+            Products::Single if self.iterations == self.due.1 => f64::INFINITY,
+            Products::Single => tolerance.max(SINGLE_LIMIT * self.deviation),
             Products::Double => tolerance,
         }
     }
@@ -396,7 +397,6 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
     fn refine(&mut self) -> Result<()> {
         self.surface.products.set(Products::Double);
         self.seen = look(self.surface, &self.seen.at)?;
-        self.state.cost = self.seen.height;
         self.state.grad = Some(self.seen.gradient.clone());
         Ok(())
     }
@@ -405,8 +405,10 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
     fn step(&mut self) -> bool {
         let surface = self.surface;
         surface.allowance.set(LINE_SEARCH);
+        self.seen.height = 0.0;
         surface.origin.replace(Some(self.seen.clone()));
-        let state = std::mem::take(&mut self.state);
+        surface.last.replace(Some(self.seen.clone()));
+        let state = std::mem::take(&mut self.state).cost(0.0);
         let Ok((mut state, _)) = self.memory.next_iter(&mut Problem::new(surface), state) else {
             return false;
         };
@@ -416,11 +418,14 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
         let Ok(seen) = surface.see(point, Seen::clone) else {
             return false;
         };
-        if seen.height > self.seen.height || (seen.height == self.seen.height && seen.norm >= self.seen.norm) {
+        if seen.height >= 0.0 {
             return false;
         }
         self.seen = seen;
         self.iterations += 1;
+        if self.seen.norm <= self.due.0 {
+            self.due = (0.5 * self.seen.norm, self.iterations + SINGLE_PATIENCE);
+        }
         // argmin's executor would do that: the number tells L-BFGS when its memory is full.
         state.increment_iter();
         self.state = state;
@@ -473,7 +478,7 @@ fn look(surface: &Surface<'_, '_>, at: &Vector) -> Result<Seen> {
 fn standing(seen: &Seen) -> Point {
     Point::new()
         .param(seen.at.clone())
-        .cost(seen.height)
+        .cost(0.0)
         .gradient(seen.gradient.clone())
 }
 
@@ -483,4 +488,4 @@ fn memory() -> Memory {
 
 #[cfg(test)]
 #[path = "lbfgs_tests.rs"]
-mod tests;
+pub(super) mod tests;

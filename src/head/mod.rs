@@ -23,12 +23,14 @@ mod file;
 mod kernel;
 mod lbfgs;
 mod linear;
+mod linfa_logistic;
 mod loss;
 mod objective;
 mod preconditioner;
 mod recipe;
 mod schedule;
 mod softmax;
+mod standardize;
 mod training;
 
 use crate::random;

@@ -48,6 +48,8 @@ pub(super) struct Evaluation {
     pub(super) value: f64,
     /// Its derivative by each parameter.
     pub(super) gradient: Parameters,
+    /// The lowest and the highest `log Σ exp` of a row's logits.
+    pub(super) levels: [f64; 2],
 }
 
 /// `Σ sᵢ · ceᵢ + ½ · |W|² / C`, divided by `Σ sᵢ`: scikit-learn's `LogisticRegression`, per unit of weight.
@@ -94,11 +96,7 @@ impl<'a> Objective<'a> {
                 "the weights of the rows must be finite, not below 0 and not all 0".to_owned(),
             ));
         }
-        let matrices: Vec<ArrayView2<'_, f32>> = if task.views().is_empty() {
-            vec![task.train().features()]
-        } else {
-            task.views().iter().map(|view| view.view()).collect()
-        };
+        let matrices = matrices(task);
         let mut of_class = vec![0.0; task.classes()];
         for (&label, weight) in task.train().labels().iter().zip(weights) {
             of_class[label] += weight;
@@ -224,9 +222,11 @@ impl<'a> Objective<'a> {
         });
         let mut offset = Array1::zeros(self.classes.len());
         let mut value = 0.5 * self.penalty * at.weight.iter().map(|weight| weight * weight).sum::<f64>();
+        let mut levels = [f64::INFINITY, f64::NEG_INFINITY];
         for part in &parts {
             offset += &part.offset;
             value += part.loss;
+            levels = [levels[0].min(part.levels[0]), levels[1].max(part.levels[1])];
         }
         Evaluation {
             value,
@@ -234,6 +234,7 @@ impl<'a> Objective<'a> {
                 weight: gradient,
                 offset,
             },
+            levels,
         }
     }
 
@@ -247,6 +248,7 @@ impl<'a> Objective<'a> {
     fn part<T: Real>(&self, weight: &Array2<T>, offset: &Array1<f64>, rows: std::ops::Range<usize>) -> Part {
         let mut part = Part {
             loss: 0.0,
+            levels: [f64::INFINITY, f64::NEG_INFINITY],
             weight: Array2::zeros((self.classes.len(), self.dim())),
             offset: Array1::zeros(self.classes.len()),
         };
@@ -263,7 +265,9 @@ impl<'a> Objective<'a> {
                 for ((logit, &product), offset) in row.iter_mut().zip(&residuals).zip(offset) {
                     *logit = product.into_f64() + offset;
                 }
-                part.loss += self.differentiate(&mut row, start + index);
+                let (loss, level) = self.differentiate(&mut row, start + index);
+                part.loss += loss;
+                part.levels = [part.levels[0].min(level), part.levels[1].max(level)];
                 for ((residual, value), sum) in residuals.iter_mut().zip(&row).zip(&mut part.offset) {
                     *residual = T::from_f64(*value);
                     *sum += value;
@@ -274,8 +278,8 @@ impl<'a> Objective<'a> {
         part
     }
 
-    /// Turns the logits of a row into the derivatives of its share of the loss, which is returned.
-    fn differentiate(&self, logits: &mut [f64], row: usize) -> f64 {
+    /// Turns the logits of a row into the derivatives of its share of the loss, which is returned with their `log Σ exp`.
+    fn differentiate(&self, logits: &mut [f64], row: usize) -> (f64, f64) {
         let (share, label) = (self.share(row), self.labels[row % self.labels.len()]);
         let everywhere = self.smoothing / self.classes.len() as f64;
         let sum: f64 = logits.iter().sum();
@@ -286,14 +290,21 @@ impl<'a> Objective<'a> {
         }
         logits[label] -= (1.0 - self.smoothing) * share;
         // Without smoothing the sum is here so that an infinite or NaN logit is seen in the loss.
-        share * (log_sum_exp - (1.0 - self.smoothing) * of_label - everywhere * sum)
+        let loss = log_sum_exp - (1.0 - self.smoothing) * of_label - everywhere * sum;
+        (share * loss, log_sum_exp)
     }
 
     /// Writes consecutive rows, less the centre.
     fn centred<T: Real>(&self, start: usize, mut x: ArrayViewMut2<'_, T>) {
         for (mut row, index) in x.rows_mut().into_iter().zip(start..) {
-            for ((value, &feature), centre) in row.iter_mut().zip(self.row(index)).zip(&self.centre) {
+            let features = self.row(index);
+            let write = |((value, &feature), centre): ((&mut T, &f32), &f64)| {
                 *value = T::from_f64(f64::from(feature) - centre);
+            };
+            // Slices are what the compiler vectorises.
+            match (row.as_slice_mut(), features.as_slice()) {
+                (Some(row), Some(features)) => row.iter_mut().zip(features).zip(&self.centre).for_each(write),
+                _ => row.iter_mut().zip(features).zip(&self.centre).for_each(write),
             }
         }
     }
@@ -376,6 +387,53 @@ impl<'a> Objective<'a> {
             .collect()
     }
 
+    /// The penalty's second derivative by each weight, per unit of weight.
+    pub(super) fn penalty(&self) -> f64 {
+        self.penalty
+    }
+
+    /// The classes of the rows, as places in [`classes`](Self::classes).
+    pub(super) fn labels(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.rows()).map(|row| self.labels[row % self.labels.len()])
+    }
+
+    /// Whether the loss is the plain mean over all rows, without weights and smoothing.
+    pub(super) fn is_plain(&self) -> bool {
+        self.smoothing == 0.0 && self.shares.iter().all(|&share| share == self.shares[0])
+    }
+
+    /// The rows' weighted mean, `[dim]`.
+    #[cfg(test)]
+    pub(super) fn centre(&self) -> &[f64] {
+        &self.centre
+    }
+
+    /// All rows less the centre, times `scale`, `[rows, dim]`.
+    pub(super) fn scaled_rows(&self, scale: f64) -> Array2<f64> {
+        let mut x = Array2::zeros((self.rows(), self.dim()));
+        self.centred(0, x.view_mut());
+        x *= scale;
+        x
+    }
+
+    /// The mean over all rows of their squared distance from the centre.
+    pub(super) fn spread(&self) -> f64 {
+        let rows = self.rows_of_a_part();
+        let parts: Vec<f64> = (0..self.rows().div_ceil(rows))
+            .into_par_iter()
+            .map(|part| {
+                let squares = (part * rows..self.rows().min((part + 1) * rows)).map(|index| {
+                    let distances = self.row(index).into_iter().zip(&self.centre);
+                    distances
+                        .map(|(&feature, centre)| (f64::from(feature) - centre).powi(2))
+                        .sum::<f64>()
+                });
+                squares.sum()
+            })
+            .collect();
+        parts.iter().sum::<f64>() / self.rows() as f64
+    }
+
     /// The parameters of a head of all the task's classes.
     pub(super) fn parameters_of(&self, head: &LinearHead) -> Parameters {
         let weight = head.weight().select(Axis(0), &self.classes).mapv(f64::from);
@@ -413,6 +471,15 @@ impl<'a> Objective<'a> {
     }
 }
 
+/// What solvers that see all rows at once train on: the training rows or, where there are some, their views.
+pub(super) fn matrices<'t>(task: &'t TrainingTask<'_>) -> Vec<ArrayView2<'t, f32>> {
+    if task.views().is_empty() {
+        vec![task.train().features()]
+    } else {
+        task.views().iter().map(|view| view.view()).collect()
+    }
+}
+
 /// The larger number, and NaN where one is.
 fn larger(a: f64, b: f64) -> f64 {
     if b > a || b.is_nan() { b } else { a }
@@ -422,6 +489,7 @@ fn larger(a: f64, b: f64) -> f64 {
 #[derive(Debug)]
 struct Part {
     loss: f64,
+    levels: [f64; 2],
     weight: Array2<f64>,
     offset: Array1<f64>,
 }

@@ -5,7 +5,7 @@ use super::*;
 
 /// Positive, correlated features far from 0, and labels that have to do with them.
 pub(in crate::head) fn made(rows: usize, dim: usize, classes: usize) -> (Array2<f32>, Vec<usize>) {
-    let labels: Vec<usize> = (0..rows).map(|row| (row * 7 + row / 3) % classes).collect();
+    let labels: Vec<usize> = (0..rows).map(|row| (row * 7919 % 1013) % classes).collect();
     let features = Array2::from_shape_fn((rows, dim), |(row, column)| {
         let noise = ((row * 7919 + column * 104_729) % 1009) as f32 / 1009.0;
         let shared = ((row * 31) % 17) as f32 / 17.0 * (1.0 + (column % 5) as f32);

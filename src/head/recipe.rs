@@ -9,11 +9,10 @@ use ndarray::{ArrayBase, Data, Ix2};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
-use super::descent;
-use super::lbfgs;
 use super::linear::LinearHead;
 use super::schedule::Schedule;
 use super::training::{EpochRecord, Examples, Training, TrainingTask};
+use super::{descent, lbfgs, linfa_logistic, standardize};
 use crate::{Error, Observer, Quiet, Result};
 
 /// How a head is trained, not yet checked.
@@ -185,12 +184,12 @@ impl Update {
     }
 }
 
-/// Ends a training whose validation gets no better.
+/// Ends a training whose validation loss falls no more; it needs validation examples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStopping {
-    /// Epochs without an improvement after which the training ends.
+    /// Epochs in a row without an improvement after which the training ends.
     pub patience: usize,
-    /// What an epoch must bring at least to count as an improvement.
+    /// By how much the validation loss must fall below the lowest one so far to count as an improvement.
     pub min_delta: f64,
 }
 
@@ -213,7 +212,7 @@ pub enum ClassWeights {
     /// All the same.
     #[default]
     Equal,
-    /// `examples / (classes · examples of the class)`, as scikit-learn's `class_weight="balanced"`.
+    /// `examples / (classes · examples of the class)`, as scikit-learn's `class_weight="balanced"`; 0 without examples.
     Balanced,
     /// These, one a class.
     Given(Vec<f64>),
@@ -393,10 +392,24 @@ impl ValidRecipe {
         observer: &dyn Observer,
         on_epoch: &mut dyn FnMut(&EpochRecord),
     ) -> Result<Training> {
+        if self.0.standardize {
+            standardize::standardized(task, |task| self.solve(task, observer, on_epoch))
+        } else {
+            self.solve(task, observer, on_epoch)
+        }
+    }
+
+    /// Trains on the features as they are given.
+    fn solve(
+        &self,
+        task: &TrainingTask<'_>,
+        observer: &dyn Observer,
+        on_epoch: &mut dyn FnMut(&EpochRecord),
+    ) -> Result<Training> {
         match &self.0.solver {
             Solver::Descent(options) => descent::train(&self.0, options, task, observer, on_epoch),
             Solver::Lbfgs(options) => lbfgs::fit(options, &self.0, task, observer, on_epoch),
-            Solver::Linfa(_) => Err(Error::Usage("this solver is not built yet".to_owned())),
+            Solver::Linfa(options) => linfa_logistic::fit(options, &self.0, task, observer, on_epoch),
         }
     }
 }
@@ -411,8 +424,35 @@ pub fn train_all(
     observer: &dyn Observer,
     on_trained: &(dyn Fn(usize, Result<Training>) + Sync),
 ) {
+    let (standardized, plain): (Vec<_>, Vec<_>) = (0..recipes.len()).partition(|&index| recipes[index].0.standardize);
+    train_group(recipes, &plain, task, observer, on_trained);
+    if standardized.is_empty() {
+        return;
+    }
+    // The features are standardised once for all.
+    let on_standardized = |turned: &TrainingTask<'_>, fold: &(dyn Fn(Training) -> Result<Training> + Sync)| {
+        let on_trained = |index, training: Result<Training>| on_trained(index, training.and_then(fold));
+        train_group(recipes, &standardized, turned, observer, &on_trained);
+    };
+    if standardize::with_standardized(task, on_standardized).is_err() {
+        // Each finds out for itself what stands in the way.
+        for index in standardized {
+            on_trained(index, recipes[index].train(task, observer, &mut |_| ()));
+        }
+    }
+}
+
+/// Trains the recipes of these indexes on features that are standardised where they shall be.
+fn train_group(
+    recipes: &[ValidRecipe],
+    indexes: &[usize],
+    task: &TrainingTask<'_>,
+    observer: &dyn Observer,
+    on_trained: &(dyn Fn(usize, Result<Training>) + Sync),
+) {
     let (mut descents, mut others) = (Vec::new(), Vec::new());
-    for (index, recipe) in recipes.iter().enumerate() {
+    for &index in indexes {
+        let recipe = &recipes[index];
         match &recipe.0.solver {
             Solver::Descent(options) => descents.push((index, &recipe.0, options)),
             Solver::Lbfgs(_) | Solver::Linfa(_) => others.push((index, recipe)),
@@ -421,7 +461,7 @@ pub fn train_all(
     descent::train_all(&descents, task, observer, on_trained);
     others
         .par_iter()
-        .for_each(|&(index, recipe)| on_trained(index, recipe.train(task, observer, &mut |_| ())));
+        .for_each(|&(index, recipe)| on_trained(index, recipe.solve(task, observer, &mut |_| ())));
 }
 
 impl<D, T> Fit<ArrayBase<D, Ix2>, T, Error> for Recipe

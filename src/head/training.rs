@@ -274,7 +274,8 @@ pub struct EpochRecord {
     /// Its learning rate.
     #[serde(rename = "lr")]
     pub learning_rate: f64,
-    /// Mean cross-entropy in nats over the training rows, each as it was just before its own mini-batch's step.
+    /// Mean cross-entropy in nats over the training rows, each as it was just before its own mini-batch's step. The plain
+    /// one, whatever weights and smoothing the descended loss has, so that heads can be compared.
     pub train_loss: f64,
     /// Accuracy on the same logits, in `0..=1`.
     pub train_accuracy: f64,

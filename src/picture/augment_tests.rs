@@ -284,10 +284,6 @@ fn other_draws_are_another_recipe() {
         let RandomCrop { part, mirrored } = RandomCrop::of(seed, number, &[42; 32], (500, 375));
         (part.left, part.top, part.width, part.height, mirrored)
     };
-    let expected = [
-        (134, 67, 321, 296, false),
-        (67, 64, 130, 152, false),
-        (0, 0, 0, 0, false),
-    ];
-    assert_eq!([drawn(0, 1), drawn(0, 2), drawn(65_535, 2047)], expected);
+    let expected = [(134, 67, 321, 296, false), (67, 64, 130, 152, false)];
+    assert_eq!([drawn(0, 1), drawn(0, 2)], expected);
 }

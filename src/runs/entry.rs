@@ -19,6 +19,9 @@ use crate::head::EpochRecord;
 /// No file of a run but its head and its leaderboard is as long.
 const SIZE_LIMIT: u64 = 64 << 20;
 
+/// Changes of the data that an error lists.
+const MOST_CHANGES: usize = 10;
+
 /// How far a run came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -61,7 +64,7 @@ pub struct Run {
     /// What trained it; `None` where that can't be read.
     pub kind: Option<RunKind>,
     /// All that is known of it as one JSON object: `id`, `path`, `state`, `kind`, `problem`, `name`, `created`, `finished`,
-    /// `seconds`, `solver`, `metrics`, `config`, `data` (`id`, `rows`, `classes`), `space` (`id`, `description`).
+    /// `seconds`, `dataset`, `solver`, `metrics`, `config`, `data` (`id`, `rows`, `classes`), `space` (`id`, `description`).
     pub record: Value,
 }
 
@@ -97,7 +100,7 @@ impl Run {
             ("problem".to_owned(), json!(problem)),
         ]);
         for name in [
-            "name", "created", "finished", "seconds", "solver", "metrics", "config", "data", "space",
+            "name", "created", "finished", "seconds", "dataset", "solver", "metrics", "config", "data", "space",
         ] {
             whole.insert(name.to_owned(), record.remove(name).unwrap_or_default());
         }
@@ -161,9 +164,14 @@ impl Run {
     /// # Errors
     /// [`Error::DataChanged`] when `now` is not what the run was trained on, with what is different.
     pub fn check_data(&self, now: &DataFingerprint) -> Result<()> {
-        let changes = now.changes_since(&self.data()?);
+        let mut changes = now.changes_since(&self.data()?);
         if changes.is_empty() {
             return Ok(());
+        }
+        let more = changes.len().saturating_sub(MOST_CHANGES);
+        if more > 0 {
+            changes.truncate(MOST_CHANGES);
+            changes.push(format!("and {more} more"));
         }
         Err(Error::DataChanged {
             run: self.folder.clone(),
@@ -193,6 +201,7 @@ fn read_rest(folder: &Path, info: &RunInfo, record: &mut Map<String, Value>) -> 
         .ok()
         .and_then(|config| RunConfig::deserialize(config).ok());
     if let Some(known) = known {
+        keep("dataset", Ok(json!(known.dataset.named.to_string_lossy())));
         keep("solver", Ok(json!(known.recipe.solver.name())));
     }
     keep("config", config);

@@ -62,11 +62,15 @@ fn the_report_is_the_heads_on_the_features_of_the_split() {
         assert!(!report["per_class"][0][key].is_null(), "{key} in {report}");
     }
     // The library's own way to the same numbers.
-    let head = HeadFile::load(scene.path("head.safetensors")).unwrap().head;
+    let HeadFile { head, meta } = HeadFile::load(scene.path("head.safetensors")).unwrap();
     let cache = Cache::new(&scene.path("cache"));
     let features = labelled_features(&cache, &scene.path("pictures"), &FeatureRequest::default()).unwrap();
     let score = head.score(features.val.view(), &features.val.labels).unwrap();
-    assert!((report["loss"].as_f64().unwrap() - score.loss()).abs() < 1e-12);
+    let loss = |scores: &Value| scores["loss"].as_f64().unwrap();
+    assert!((loss(&report["uncalibrated"]) - score.loss()).abs() < 1e-6);
+    // The temperature was fitted on these pictures.
+    assert_eq!(report["temperature"], meta.temperature);
+    assert!(loss(&report) < loss(&report["uncalibrated"]), "{report}");
     assert_eq!(report["correct"], score.correct());
     let mut confusion = vec![vec![0; 3]; 3];
     let predicted = head.classify(features.val.view()).unwrap();
@@ -108,7 +112,7 @@ fn what_the_head_was_fitted_to_is_marked() {
         .run(["evaluate", "--head", "head.safetensors", "pictures"])
         .code(0)
         .stdout;
-    assert!(text.contains("selected on this split"), "{text}");
+    assert!(text.contains("selected and calibrated on this split"), "{text}");
     // Other pictures in the validation split are not those that the head was selected on.
     scene.remove("pictures/val/red/008.png");
     let run = scene
@@ -190,6 +194,8 @@ fn a_cache_that_can_not_be_written_gives_the_numbers_all_the_same() {
 #[test]
 fn a_temperature_changes_the_probabilities_of_predict_and_evaluate_and_no_class() {
     let scene = scene();
+    let train = ["train-head", "pictures", "--epochs", "1", "--no-calibration"];
+    scene.run(train).code(0);
     let predict = || {
         let verb = [
             "predict",

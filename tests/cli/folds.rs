@@ -243,6 +243,12 @@ fn small_classes_are_told_and_bad_folds_refused() {
         .says(&["class `red` has 9 pictures or groups for 10 folds"]);
     train(&scene, "--folds 28").code(2).says(&["28 folds", "here are 27"]);
     train(&scene, "--folds 1").code(2).says(&["at least 2"]);
+    train(&scene, "--folds 3 --patience 2")
+        .code(2)
+        .says(&["--patience", "--folds"]);
+    train(&scene, "--folds 3 --sweep schedule=step,plateau")
+        .code(2)
+        .says(&["--schedule plateau"]);
     train(&scene, "--repeats 2").code(2).says(&["--folds"]);
     train(&scene, "--folds folds.csv --repeats 2")
         .code(2)

@@ -33,3 +33,4 @@ mod sweep;
 mod together;
 mod train_head;
 mod views;
+mod views_used;

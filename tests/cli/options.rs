@@ -121,6 +121,9 @@ const TRAIN_OPTIONS: &[(&str, &[&str])] = &[
     ("--space", &["--space", SPACE]),
     ("--val-fraction", &["--val-fraction", "0.5"]),
     ("--group-by", &["--group-by", "/00[0-9]"]),
+    ("--views", &["--views", "2"]),
+    ("--views-seed", &["--views-seed", "7"]),
+    ("--no-calibration", &["--no-calibration"]),
     // Of tables and streams; a folder has its labels and its name.
     ("--path-column", &["--path-column", "where"]),
     ("--label-column", &["--label-column", "what"]),
@@ -194,6 +197,10 @@ const TRAIN_OPTIONS: &[(&str, &[&str])] = &[
     ("--repeats", &["--folds", "3", "--repeats", "2"]),
     ("--folds-file", &["--folds", "3", "--folds-file", "folds.csv"]),
     ("--seed", &["--seed", "7"]),
+    ("--runs", &["--runs", "experiments"]),
+    ("--run-name", &["--run-name", "first"]),
+    ("--no-run", &["--no-run"]),
+    ("--from", &["--from", "first"]),
     ("--cache", &[]),
     ("--device", &["--device", "cpu"]),
     ("--threads", &["--threads", "5"]),
@@ -450,7 +457,7 @@ fn no_option_of_train_head_predict_or_evaluate_touches_a_feature() {
     assert_all_listed(&scene, "predict", PREDICT_OPTIONS.iter().map(|(option, _)| *option));
     assert_all_listed(&scene, "evaluate", EVALUATE_OPTIONS.iter().map(|(option, _)| *option));
     let library = library(&scene);
-    let report = scene.extract([]);
+    let report = scene.extract(["--views", "2"]);
     let space = report["space"].as_str().unwrap();
     let replace = |word: &'static str| match word {
         LIBRARY => library.clone(),

@@ -143,7 +143,7 @@ fn the_table_shows_what_varies_and_where_the_best_is() {
         run.stdout
     );
     assert!(lines[5].starts_with("… 26 more"), "{}", run.stdout);
-    let end: Vec<&str> = lines.iter().rev().take(3).rev().copied().collect();
+    let end: Vec<&str> = lines.iter().rev().take(4).rev().copied().collect();
     assert!(end[0].starts_with("Best val Acc: 1.0000  (epoch "), "{}", run.stdout);
     assert!(
         end[0].contains("95% interval 0.7009 to 1.0000"),
@@ -152,6 +152,7 @@ fn the_table_shows_what_varies_and_where_the_best_is() {
     );
     assert!(end[1].starts_with("best of 30 heads: --seed="), "{}", run.stdout);
     assert_eq!(end[2], "head: head.safetensors");
+    assert!(end[3].starts_with("run: runs"), "{}", run.stdout);
     assert!(scene.path("head.2.safetensors").exists() && !scene.path("head.3.safetensors").exists());
     assert_eq!(run.stderr, "");
 }

@@ -88,7 +88,7 @@ pub(super) fn run(arguments: ListArguments, root: &Path, context: &Context) -> R
 const COLUMNS: [(&str, &str); 7] = [
     ("run", "id"),
     ("when (UTC)", "created"),
-    ("data set", "dataset.named"),
+    ("data set", "dataset"),
     ("solver", "solver"),
     ("lr or C", "learning_rate"),
     ("val accuracy", "val_accuracy"),

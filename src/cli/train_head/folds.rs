@@ -19,7 +19,7 @@ use super::{Job, task_of};
 use crate::dataset::{assign_folds, thin_classes};
 use crate::error::Error;
 use crate::features::{LabelledFeatures, PooledFeatures, pooled_features};
-use crate::head::{Examples, Score, Training, TrainingTask, ValidRecipe, train_all};
+use crate::head::{Examples, Schedule, Score, Solver, Training, TrainingTask, ValidRecipe, train_all};
 use crate::observer::{Observer, Unit};
 use crate::sweep::{CrossValidation, Leaderboard, Outcome};
 
@@ -60,6 +60,7 @@ pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, folds: &Folds) -> Resul
     let features = &pooled.features;
     check_features(job.dataset, features, job.context)?;
     let recipes = plan.recipes(&features.classes)?;
+    recipes.iter().try_for_each(needs_no_validation)?;
     let assignments = assign(job, &pooled, folds)?;
     if let Some(path) = &job.many.folds_file {
         fold_file::write(path, &pooled, &assignments.of_repeats)?;
@@ -82,6 +83,22 @@ pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, folds: &Folds) -> Resul
     let board = Leaderboard::new(plan.axes.clone(), entries.collect::<Result<_, _>>()?);
     let kept = run.watch(train_best(job, features, &recipes, &board))?;
     many::finish(job, plan, features, board, &kept, Some(folding), (run, config))
+}
+
+/// Refuses what looks at validation pictures while it trains: those of a fold shall judge only, and in the end all train.
+fn needs_no_validation(recipe: &ValidRecipe) -> Result<(), Error> {
+    let Solver::Descent(descent) = &recipe.recipe().solver else {
+        return Ok(());
+    };
+    let option = match (&descent.early_stopping, &descent.schedule) {
+        (Some(_), _) => "--patience",
+        (None, Schedule::Plateau(_)) => "--schedule plateau",
+        _ => return Ok(()),
+    };
+    Err(Error::Usage(format!(
+        "{option} follows the validation while it trains, but with --folds no picture is left for that: leave it out, or \
+         sweep --epochs"
+    )))
 }
 
 /// Gives each picture its fold, and tells of classes that are too small for it.

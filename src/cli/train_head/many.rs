@@ -209,7 +209,6 @@ fn keep_run(
         let config = RunConfig {
             recipe: recipe.recipe().clone(),
             sweep: None,
-            folds: None,
             ..config.clone()
         };
         let child = run.child(&format!("{:0digits$}", place + 1), &config);

@@ -9,7 +9,7 @@ use super::super::output::{Result, counted, print_json};
 use super::data::{interval, interval_text};
 use crate::dataset::Problems;
 use crate::features::LabelledFeatures;
-use crate::head::{Convergence, EpochRecord, HeadFile, Training};
+use crate::head::{Convergence, EpochRecord, HeadFile, Recipe, Solver, Training};
 use crate::sweep::{CrossValidation, Entry, Leaderboard};
 
 /// The command's JSON. Of a sweep, the head is the best one.
@@ -158,11 +158,15 @@ impl<'a> Report<'a> {
         )?;
         if let (Some(accuracy), Some(interval)) = (self.val_accuracy, self.val_accuracy_interval) {
             let interval = interval_text(interval);
-            writeln!(
-                out,
-                "Best val Acc: {accuracy:.4}  (epoch {}, {interval})",
-                self.best_epoch
-            )?;
+            // A solver that goes to the optimum has no epochs to choose from.
+            match self.convergence {
+                None => writeln!(
+                    out,
+                    "Best val Acc: {accuracy:.4}  (epoch {}, {interval})",
+                    self.best_epoch
+                )?,
+                Some(_) => writeln!(out, "val Acc: {accuracy:.4}  ({interval})")?,
+            }
         }
         if let Some(FoldsReport { result, .. }) = &self.folds {
             let (mean, error, interval) = (
@@ -193,7 +197,11 @@ impl<'a> Report<'a> {
         } else {
             String::new()
         };
-        writeln!(out, "head: {}{whole}", self.head.display())?;
+        let temperature = match self.temperature {
+            1.0 => String::new(),
+            temperature => format!("  (temperature {temperature:.3})"),
+        };
+        writeln!(out, "head: {}{whole}{temperature}", self.head.display())?;
         if let Some(run) = &self.run {
             writeln!(out, "run: {}", run.display())?;
         }
@@ -202,9 +210,12 @@ impl<'a> Report<'a> {
 }
 
 /// The lines of one epoch, as a training script prints them.
-pub(super) fn print_epoch(out: &mut impl Write, record: &EpochRecord, epochs: usize) -> std::io::Result<()> {
-    writeln!(out, "Epoch {}/{}", record.epoch, epochs - 1)?;
-    writeln!(out, "----------")?;
+pub(super) fn print_epoch(out: &mut impl Write, record: &EpochRecord, recipe: &Recipe) -> std::io::Result<()> {
+    // A solver that goes to the optimum has no epochs.
+    if let Solver::Descent(descent) = &recipe.solver {
+        writeln!(out, "Epoch {}/{}", record.epoch, descent.epochs - 1)?;
+        writeln!(out, "----------")?;
+    }
     writeln!(
         out,
         "train Loss: {:.4} Acc: {:.4}",

@@ -6,7 +6,6 @@ use super::plan::Combination;
 use super::report::{Report, print_epoch};
 use super::{Job, task_of};
 use crate::features::labelled_features;
-use crate::head::Solver;
 use crate::observer::Observer;
 
 /// Trains a head on the features of the data set, prints how it goes, and saves it.
@@ -25,13 +24,9 @@ pub(super) fn train(job: &Job<'_>, combination: &Combination) -> Result<Ending> 
 
     let mut out = std::io::stdout().lock();
     let mut printed = Ok(());
-    let epochs = match &recipe.recipe().solver {
-        Solver::Descent(descent) => descent.epochs,
-        _ => 1,
-    };
     let trained = run.watch(recipe.train(&task, &context.observer, &mut |record| {
         if !context.json && printed.is_ok() {
-            printed = print_epoch(&mut out, record, epochs);
+            printed = print_epoch(&mut out, record, recipe.recipe());
         }
     }))?;
     let seconds = job.start.elapsed().as_secs_f64();

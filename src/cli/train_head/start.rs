@@ -136,6 +136,9 @@ pub(super) fn config_of(
 ) -> Result<RunConfig> {
     let command_line = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let mut config = RunConfig::new(job.dataset, job.request, features, recipe, command_line.collect())?;
+    if let Some(run) = job.repeated {
+        config.dataset = run.config()?.dataset;
+    }
     config.folds = job.folds.map(|folds| json!(folds));
     Ok(config)
 }

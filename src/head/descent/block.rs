@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::aligned::Aligned;
 use super::criterion::Targets;
 use super::learner::Learner;
 use super::order::Order;
@@ -21,6 +22,8 @@ use crate::{Error, Observer, Result};
 const TOGETHER: usize = 33 << 10;
 /// Bytes of rows that all heads of a block go through before the next ones come: a part of a second-level cache.
 const PIECE: usize = 256 << 10;
+/// Heads for which rows are copied side by side and to the start of cache lines first.
+const COPIED_FOR: usize = 4;
 /// Rows from which on a batch is cut into [`LEAVES`], and several threads can share it.
 pub(super) const LARGE_BATCH: usize = 128;
 /// Validation rows from which on the members of a team share them.
@@ -67,20 +70,29 @@ pub(super) fn train(
     let Some(batch_size) = learners.first().map(|learner| learner.options().batch_size) else {
         return;
     };
-    let row_bytes = size_of::<f32>() * task.train().dim();
-    let piece = batch_size * (PIECE / row_bytes / batch_size).max(1);
+    let dim = task.train().dim();
+    let piece = batch_size * (PIECE / (size_of::<f32>() * dim) / batch_size).max(1);
     let largest = learners.iter().map(Learner::bytes).max().unwrap_or(1);
     let together = (TOGETHER / largest).max(1);
-    let mut bench = Bench::new(member, task.classes());
-    let (mut features, mut labels, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+    let mut bench = Workbench::new(member, task.classes());
+    let copies = learners.len() >= COPIED_FOR;
+    let mut copied = Aligned::zeros(if copies { piece.min(order.rows().len()) * dim } else { 0 });
+    let (mut labels, mut weights) = (Vec::new(), Vec::new());
     for epoch in 0.. {
         order.next(epoch);
         for (number, piece_rows) in order.rows().chunks(piece).enumerate() {
             if bench.is_interrupted(listener) {
                 return interrupt(learners, listener);
             }
-            features.clear();
-            features.extend(piece_rows.iter().map(|&row| order.features(row)));
+            let original = piece_rows.iter().map(|&row| order.features(row));
+            let features: Vec<&[f32]> = if copies && piece_rows.len() * dim <= copied.len() {
+                for (copy, row) in copied.chunks_exact_mut(dim).zip(original) {
+                    copy.copy_from_slice(row);
+                }
+                copied.chunks_exact(dim).take(piece_rows.len()).collect()
+            } else {
+                original.collect()
+            };
             labels.clear();
             labels.extend(piece_rows.iter().map(|&row| task.train().labels()[row as usize]));
             weights.clear();
@@ -131,7 +143,7 @@ fn interrupt(learners: Vec<Learner<'_>>, listener: &mut Listener<'_>) {
 
 /// The buffers of a thread that trains, and its place among others.
 #[derive(Debug)]
-struct Bench<'t> {
+struct Workbench<'t> {
     member: Member<'t>,
     classes: usize,
     /// `[classes, stride]`, as all that follow: the columns are rows of the first head, then of the second.
@@ -146,7 +158,7 @@ struct Bench<'t> {
     scorer: Scorer,
 }
 
-impl<'t> Bench<'t> {
+impl<'t> Workbench<'t> {
     fn new(member: Member<'t>, classes: usize) -> Self {
         Self {
             member,
@@ -162,14 +174,13 @@ impl<'t> Bench<'t> {
         }
     }
 
-    /// Asks the observer; a member of a team tells the others with its next share, and learns it from theirs.
+    /// Asks the observer. The first member of a team tells the others with its next share; all end after it.
     fn is_interrupted(&mut self, listener: &Listener<'_>) -> bool {
         if self.member.members() == 1 {
             return listener.observer.interrupted();
         }
-        let agreed = self.share.interrupted;
         self.share.interrupted = self.member.rank() == 0 && listener.observer.interrupted();
-        agreed
+        self.member.is_interrupted()
     }
 
     /// Fills the residuals of a batch for each head, whose weights are as before the step; `totals` are the batches'.
@@ -180,7 +191,7 @@ impl<'t> Bench<'t> {
         let smoothed = learners.iter().any(|learner| learner.criterion.smooths());
         self.targets.reset(self.classes, stride, smoothed);
         for (index, learner) in learners.iter().enumerate() {
-            let (weight, bias) = learner.head.slices();
+            let (weight, bias) = learner.slices();
             let offset = index * rows.len();
             let strides = Strides { row: 1, class: stride };
             kernel::logits(weight, bias, rows.features, &mut self.logits[offset..], strides);
@@ -265,7 +276,7 @@ impl<'t> Bench<'t> {
             offset: 0,
             rows: part.len(),
         };
-        let dim = learner.head.dim();
+        let dim = part.features[0].len();
         gradient.resize(self.classes * (dim + 1), 0.0);
         residuals.gradient(dim, part.features, gradient);
     }
@@ -289,7 +300,7 @@ impl<'t> Bench<'t> {
             rows.extend(piece.clone().map(|row| examples.row(row)));
             for (index, learner) in learners.iter().enumerate() {
                 let labels = &examples.labels()[piece.clone()];
-                self.scorer.score(learner.head.slices(), &rows, labels, |row| {
+                self.scorer.score(learner.slices(), &rows, labels, |row| {
                     if shared {
                         shares[index].push(row);
                     } else {

@@ -187,5 +187,6 @@ fn derive(targets: &Targets, softmax: &Softmax, residuals: &mut [f32]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "criterion_tests.rs"]
 mod tests;

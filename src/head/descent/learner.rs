@@ -1,5 +1,6 @@
 //! One head on its way down: its weights, what the update rule remembers, and how its training goes.
 
+use super::aligned::Aligned;
 use super::criterion::Criterion;
 use super::step::{FUSED_ROWS, Residuals, Step};
 use crate::head::kernel;
@@ -19,13 +20,16 @@ pub(super) struct Learner<'r> {
     /// The recipe's place among all.
     pub(super) index: usize,
     pub(super) criterion: Criterion,
-    pub(super) head: LinearHead,
     options: &'r Descent,
     scheduler: Scheduler,
-    /// Velocity or mean of the gradient: of the weights, and after them of the bias.
-    first: Vec<f32>,
+    /// The weights, `[classes, dim]`, and after them the bias; so all that follow.
+    parameters: Aligned,
+    /// Velocity or mean of the gradient.
+    first: Aligned,
     /// AdamW's mean of the squared gradient.
-    second: Vec<f32>,
+    second: Aligned,
+    /// What `parameters` were at the end of the last epoch.
+    head: LinearHead,
     /// Steps made.
     made: u64,
     /// The training rows of this epoch.
@@ -61,15 +65,20 @@ impl<'r> Learner<'r> {
             Some(head) => head.clone(),
             None => LinearHead::uniform(classes, dim, recipe.seed)?,
         };
-        let parameters = classes * (dim + 1);
+        let count = classes * (dim + 1);
+        let mut parameters = Aligned::zeros(count);
+        let (weight, bias) = parameters.split_at_mut(classes * dim);
+        weight.copy_from_slice(head.slices().0);
+        bias.copy_from_slice(head.slices().1);
         let (momentum, second) = match options.update {
             Update::Sgd { momentum, .. } => (momentum, 0),
-            Update::AdamW { beta1, .. } => (beta1, parameters),
+            Update::AdamW { beta1, .. } => (beta1, count),
         };
         let rows = task.order().map_or(labels.len(), |order| order[0].len());
         Ok(Self {
             index,
             criterion: Criterion::new(recipe, classes, labels)?,
+            parameters,
             head,
             options,
             scheduler: Scheduler::new(
@@ -80,8 +89,8 @@ impl<'r> Learner<'r> {
                 options.epochs,
                 rows.div_ceil(options.batch_size),
             ),
-            first: vec![0.0; parameters],
-            second: vec![0.0; second],
+            first: Aligned::zeros(count),
+            second: Aligned::zeros(second),
             made: 0,
             score: Score::default(),
             learning_rate: options.learning_rate,
@@ -93,6 +102,16 @@ impl<'r> Learner<'r> {
     /// Bytes that every step goes through.
     pub(super) fn bytes(&self) -> usize {
         size_of::<f32>() * (2 * self.first.len() + self.second.len())
+    }
+
+    /// Weight, `[classes, dim]`, and bias.
+    pub(super) fn slices(&self) -> (&[f32], &[f32]) {
+        self.parameters.split_at(self.weights())
+    }
+
+    /// How many weights there are without the bias.
+    fn weights(&self) -> usize {
+        self.head.classes() * self.head.dim()
     }
 
     /// Its options.
@@ -125,9 +144,9 @@ impl<'r> Learner<'r> {
     ) {
         match self.next_step(epoch, number) {
             Step::Sgd(sgd) if rows.len() <= FUSED_ROWS && self.options.clip_norm.is_none() => {
-                let dim = self.head.dim();
-                let (weight, bias) = self.head.slices_mut();
-                let (by_weight, by_bias) = self.first.split_at_mut(weight.len());
+                let (dim, weights) = (self.head.dim(), self.weights());
+                let (weight, bias) = self.parameters.split_at_mut(weights);
+                let (by_weight, by_bias) = self.first.split_at_mut(weights);
                 sgd.descend(weight, by_weight, dim, residuals, rows);
                 sgd.descend_bias(bias, by_bias, residuals);
             }
@@ -153,13 +172,7 @@ impl<'r> Learner<'r> {
                 gradient.iter_mut().for_each(|value| *value *= factor);
             }
         }
-        let (weight, bias) = self.head.slices_mut();
-        let (by_weight, by_bias) = gradient.split_at(weight.len());
-        let (weight_first, bias_first) = self.first.split_at_mut(weight.len());
-        let middle = weight.len().min(self.second.len());
-        let (weight_second, bias_second) = self.second.split_at_mut(middle);
-        step.apply(weight, weight_first, weight_second, by_weight);
-        step.apply(bias, bias_first, bias_second, by_bias);
+        step.apply(&mut self.parameters, &mut self.first, &mut self.second, gradient);
     }
 
     /// Ends an epoch, and says whether it was the last one.
@@ -173,6 +186,10 @@ impl<'r> Learner<'r> {
         on_epoch: &mut dyn FnMut(&EpochRecord),
     ) -> Result<bool> {
         let score = std::mem::take(&mut self.score);
+        let (weight, bias) = self.head.slices_mut();
+        let (weights, biases) = self.parameters.split_at(weight.len());
+        weight.copy_from_slice(weights);
+        bias.copy_from_slice(biases);
         let val_loss = validation.map(|score| score.loss());
         if !(score.loss().is_finite() && val_loss.is_none_or(f64::is_finite) && self.head.is_finite()) {
             return Err(Error::Diverged {

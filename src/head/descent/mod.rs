@@ -5,6 +5,7 @@
 //! out depends on neither: each head is bit for bit what it is when trained alone. The choice of the best epoch is in
 //! [`super::training`], that of the rates in [`super::schedule`].
 
+mod aligned;
 mod block;
 mod criterion;
 mod learner;
@@ -22,7 +23,7 @@ use self::block::{LARGE_BATCH, Listener};
 use self::learner::Learner;
 use self::order::{Order, Source};
 use self::team::{LEAVES, Member, Team};
-use super::recipe::{Descent, Recipe, Sampling};
+use super::recipe::{Descent, Recipe, Sampling, Update};
 use super::training::{EpochRecord, Training, TrainingTask};
 use crate::{Observer, Quiet, Result};
 
@@ -84,9 +85,14 @@ fn blocks<'r>(wanted: &[Wanted<'r>], task: &TrainingTask<'_>, threads: usize) ->
         let group = groups.entry((recipe.seed, options.batch_size, balanced)).or_default();
         group.push((index, recipe, options));
     }
-    // Weight and two moments.
-    let bytes = 3 * size_of::<f32>() * task.classes() * (task.train().dim() + 1);
-    let most = (BLOCK / bytes).min(wanted.len().div_ceil(threads)).max(1);
+    let moments = |(_, _, options): &Wanted<'_>| match options.update {
+        Update::Sgd { .. } => 1,
+        Update::AdamW { .. } => 2,
+    };
+    let arrays = 1 + wanted.iter().map(moments).max().unwrap_or(0);
+    let bytes = arrays * size_of::<f32>() * task.classes() * (task.train().dim() + 1);
+    // Some blocks a thread, so that threads end at about the same time.
+    let most = (BLOCK / bytes).min(wanted.len().div_ceil(4 * threads)).max(1);
     groups
         .into_values()
         .flat_map(|group| group.chunks(most).map(<[_]>::to_vec).collect::<Vec<_>>())
@@ -142,5 +148,10 @@ fn members(task: &TrainingTask<'_>, batch_size: usize, threads: usize) -> usize 
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+#[path = "reference_tests.rs"]
+mod reference_tests;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "tests.rs"]
 mod tests;

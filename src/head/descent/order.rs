@@ -114,5 +114,6 @@ impl<'a> Order<'a> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "order_tests.rs"]
 mod tests;

@@ -197,11 +197,10 @@ fn fused<const R: usize, const C: usize, const PLAIN: bool>(
     let residuals: [[f32; R]; C] = residuals.map(|residuals| std::array::from_fn(|row| residuals[row]));
     let rows: [&[f32]; R] = std::array::from_fn(|row| &rows[row][..dim]);
     for column in 0..dim {
-        let x = rows.map(|row| row[column]);
         for class in 0..C {
-            let mut gradient = residuals[class][0] * x[0];
+            let mut gradient = residuals[class][0] * rows[0][column];
             for row in 1..R {
-                gradient += residuals[class][row] * x[row];
+                gradient += residuals[class][row] * rows[row][column];
             }
             step.apply::<PLAIN>(&mut weights[class][column], &mut velocities[class][column], gradient);
         }
@@ -233,8 +232,10 @@ fn fused_anywhere<const C: usize>(
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
 fn fused_pair(
     step: Sgd,
-    (weight, other_weight): (&mut [f32], &mut [f32]),
-    (velocity, other_velocity): (&mut [f32], &mut [f32]),
+    weight: &mut [f32],
+    other_weight: &mut [f32],
+    velocity: &mut [f32],
+    other_velocity: &mut [f32],
     residuals: [&[f32]; 2],
     rows: &[&[f32]],
 ) {
@@ -270,8 +271,9 @@ impl Sgd {
                 fused_single(self, weight, velocity, residuals.of_class(class), rows);
             } else {
                 let residuals = [residuals.of_class(class), residuals.of_class(class + 1)];
-                let (weights, velocities) = (weight.split_at_mut(dim), velocity.split_at_mut(dim));
-                fused_pair(self, weights, velocities, residuals, rows);
+                let (weight, other_weight) = weight.split_at_mut(dim);
+                let (velocity, other_velocity) = velocity.split_at_mut(dim);
+                fused_pair(self, weight, other_weight, velocity, other_velocity, residuals, rows);
             }
         }
     }

@@ -22,7 +22,7 @@ pub(super) struct Share {
     pub(super) gradient: Vec<f32>,
     /// The scores of its rows, in their order.
     pub(super) rows: Vec<RowScore>,
-    /// Whether the training shall end; the first member's word counts.
+    /// Whether it was asked to end the training; the first member's word counts.
     pub(super) interrupted: bool,
 }
 
@@ -84,6 +84,8 @@ pub(super) struct Member<'t> {
     team: Option<&'t Team>,
     rank: usize,
     turn: usize,
+    /// Whether the first member said that the training shall end.
+    interrupted: bool,
     sum: Vec<f32>,
 }
 
@@ -94,6 +96,7 @@ impl<'t> Member<'t> {
             team: None,
             rank: 0,
             turn: 0,
+            interrupted: false,
             sum: Vec::new(),
         }
     }
@@ -104,6 +107,7 @@ impl<'t> Member<'t> {
             team: Some(team),
             rank,
             turn: 0,
+            interrupted: false,
             sum: Vec::new(),
         }
     }
@@ -116,6 +120,11 @@ impl<'t> Member<'t> {
     /// This one's place among them.
     pub(super) fn rank(&self) -> usize {
         self.rank
+    }
+
+    /// Whether the training shall end: what all members know since they last met.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Turns this member's share into that of the whole batch: the sum of the gradients and the scores of all rows.
@@ -136,7 +145,7 @@ impl<'t> Member<'t> {
         sum_of(&gradients, &mut share.gradient, &mut self.sum);
         share.rows.clear();
         share.rows.extend(shares.iter().flat_map(|share| &share.rows));
-        share.interrupted = shares[0].interrupted;
+        self.interrupted = shares[0].interrupted;
     }
 }
 
@@ -173,5 +182,6 @@ impl Drop for Member<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "team_tests.rs"]
 mod tests;
