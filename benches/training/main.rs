@@ -37,7 +37,10 @@ struct Task {
     peers: Option<Peers>,
 }
 
-const PARTS: [(&str, fn(&Task) -> Result<Vec<Row>>); 5] = [
+/// A part's name and what measures it.
+type Part = (&'static str, fn(&Task) -> Result<Vec<Row>>);
+
+const PARTS: [Part; 5] = [
     ("recipe", measure::recipe),
     ("sweep", measure::sweep),
     ("optimum", measure::optimum),
