@@ -40,7 +40,7 @@ enum Command {
     /// Run the backbone once over a data set and fill the cache
     Extract(extract::Arguments),
     /// Train a head on cached features; no picture is read
-    TrainHead(train_head::Arguments),
+    TrainHead(Box<train_head::Arguments>),
     /// Classify pictures with a trained head
     Predict(predict::Arguments),
     /// Report how good a head is on a split of a data set; no picture is read
@@ -129,7 +129,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
     match command {
         Command::Extract(arguments) => extract::run(arguments, context),
-        Command::TrainHead(arguments) => train_head::run(arguments, context),
+        Command::TrainHead(arguments) => train_head::run(*arguments, context),
         Command::Predict(arguments) => predict::run(arguments, context),
         Command::Evaluate(arguments) => evaluate::run(arguments, context),
         Command::Runs(arguments) => runs::run(arguments, context),

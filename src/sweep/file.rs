@@ -38,7 +38,7 @@ impl SweepSpec {
             match value {
                 DeValue::Table(table) => tables.push(table),
                 DeValue::Array(array) if array.iter().any(|item| item.get_ref().is_table()) => {
-                    for item in array.iter() {
+                    for item in array {
                         let table = item.get_ref().as_table();
                         tables.push(table.ok_or_else(|| not_a_value(name, "an array of tables and of values"))?);
                     }

@@ -91,7 +91,7 @@ fn every_number_of_a_cross_validation_is_what_the_library_gives_on_its_folds() {
 
     let task = TrainingTask::new(3, Examples::new(x.view(), &y).unwrap()).unwrap();
     let whole = recipe.train(&task, &Quiet, &mut |_| ()).unwrap().final_head;
-    let saved = lastlayer::HeadFile::load(&scene.path("head.safetensors")).unwrap();
+    let saved = lastlayer::HeadFile::load(scene.path("head.safetensors")).unwrap();
     assert_eq!(saved.head, whole, "the head is trained on all pictures");
 }
 
@@ -166,7 +166,7 @@ fn a_sweep_over_folds_saves_what_its_best_options_give_on_all_pictures() {
     let alone = train(&scene, &format!("{} --folds 3 -o alone --json", options.join(" ")))
         .code(0)
         .json();
-    let weights = |name: &str| lastlayer::HeadFile::load(&scene.path(name)).unwrap().head;
+    let weights = |name: &str| lastlayer::HeadFile::load(scene.path(name)).unwrap().head;
     assert_eq!(weights("alone"), weights("head.safetensors"));
     assert_eq!(alone["train_loss"], report["train_loss"]);
     for threads in ["1", "4"] {

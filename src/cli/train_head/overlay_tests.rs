@@ -21,9 +21,12 @@ fn value(recipe: &Recipe, path: &str) -> serde_json::Value {
     serde_json::to_value(recipe).unwrap().pointer(path).unwrap().clone()
 }
 
+/// Options, a path into the recipe's JSON, and what is there then.
+type Case = (&'static [(&'static str, &'static str)], &'static str, &'static str);
+
 #[test]
 fn every_option_reaches_its_place_in_the_recipe() {
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    let cases: &[Case] = &[
         (&[("seed", "7")], "/seed", "7"),
         (&[("label-smoothing", "0.1")], "/label_smoothing", "0.1"),
         (&[("standardize", "true")], "/standardize", "true"),
