@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 use ndarray::{Axis, array};
 use serde::Deserialize;
@@ -149,7 +149,7 @@ fn lbfgs_reaches_the_optimum_of_scikit_learn() {
 fn on_real_features_the_accuracy_is_that_of_scikit_learn() {
     let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference");
     if !shared.exists() {
-        println!("skipped: ../shared is absent");
+        eprintln!("skipped: ../shared is absent");
         return;
     }
     // From its README: LogisticRegression, C = .001 .01 .1 1 10.
@@ -182,7 +182,7 @@ fn on_real_features_the_accuracy_is_that_of_scikit_learn() {
             let convergence = training.convergence.as_ref().unwrap();
             assert!(convergence.converged, "{name} {c}: {convergence:?}");
             let accuracy = training.best().val_accuracy.unwrap();
-            println!("{name} {c}: {accuracy:.4} in {} iterations", convergence.iterations);
+            eprintln!("{name} {c}: {accuracy:.4} in {} iterations", convergence.iterations);
             // The README rounds to three digits.
             assert!((accuracy - expected).abs() < 0.0006, "{name} {c}: {accuracy}");
         }

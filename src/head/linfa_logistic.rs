@@ -268,8 +268,7 @@ impl<'o, 'a> Scaled<'o, 'a> {
         let classes = self.objective.classes().len();
         // A row's best logit lies between its log Σ exp and that less ln(classes).
         let depth = evaluation.levels[1] - evaluation.levels[0] + (classes as f64).ln();
-        // Not `depth > DEPTH`: NaN is too deep as well.
-        if !(depth <= DEPTH) {
+        if depth.is_nan() || depth > DEPTH {
             self.too_deep.set(true);
             return Err(fails("too deep"));
         }

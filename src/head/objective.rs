@@ -5,7 +5,9 @@
 //! problem's shape alone, so the numbers are the same for every number of threads.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, LinalgScalar, aview1, s};
+use ndarray::{
+    Array1, Array2, ArrayBase, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, LinalgScalar, aview1, s,
+};
 use rayon::prelude::*;
 
 use super::linear::LinearHead;
@@ -476,7 +478,7 @@ pub(super) fn matrices<'t>(task: &'t TrainingTask<'_>) -> Vec<ArrayView2<'t, f32
     if task.views().is_empty() {
         vec![task.train().features()]
     } else {
-        task.views().iter().map(|view| view.view()).collect()
+        task.views().iter().map(ArrayBase::view).collect()
     }
 }
 

@@ -141,7 +141,7 @@ fn small_inverse_factor(matrix: &ArrayView2<'_, f64>) -> Option<Array2<f64>> {
             let known: f64 = (0..column).map(|k| factor[[row, k]] * factor[[column, k]]).sum();
             let rest = matrix[[row, column]] - known;
             factor[[row, column]] = if row == column {
-                if !(rest > 0.0) {
+                if rest.is_nan() || rest <= 0.0 {
                     return None;
                 }
                 rest.sqrt()

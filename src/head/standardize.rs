@@ -3,7 +3,7 @@
 //! A penalty or a learning rate treats all features alike only if they have one scale. No head ever asks its user to
 //! standardise: [`Standardizer::fold`] puts means and deviations into weight and bias.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayBase, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::linear::LinearHead;
@@ -168,7 +168,7 @@ impl Standardized<'_> {
             task = task.with_sample_weights(weights)?;
         }
         if !self.views.is_empty() {
-            task = task.with_views(self.views.iter().map(|view| view.view()).collect())?;
+            task = task.with_views(self.views.iter().map(ArrayBase::view).collect())?;
         }
         if let Some((features, labels)) = &self.validation {
             task = task.with_validation(Examples::new(features.view(), labels)?)?;
