@@ -165,9 +165,16 @@ pub fn evaluate(
         .then(|| TestUse::of(selection.name(), &mut contents, (path, &head.head), report.accuracy).note(cache));
     let mut optimism = Vec::new();
     let mut warnings: Vec<String> = selection.warnings().collect();
-    let trained = rows.iter().filter(|&&row| selection.split(row) == Some(Split::Train));
     let noted = |key: &str| head.meta.metrics.get(key).and_then(Value::as_f64);
-    if noted("train_images").is_some_and(|noted| noted > 0.0 && noted == trained.count() as f64) {
+    // The head of a cross-validation was trained on train and val together in the end.
+    let folded = head.meta.metrics.get("cross_validation").is_some();
+    let trains = |row: usize| match selection.split(row) {
+        Some(Split::Train) => true,
+        Some(Split::Val) => folded,
+        _ => false,
+    };
+    let trained = (0..selection.len()).filter(|&row| selection.class(row).is_some() && trains(row));
+    if rows.iter().any(|&row| trains(row)) && noted("train_images") == Some(trained.count() as f64) {
         optimism.push(Optimism::TrainedOn);
     }
     if request.split == EvaluatedSplit::Val

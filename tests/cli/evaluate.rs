@@ -440,3 +440,17 @@ fn many_classes_are_shown_by_the_worst_and_the_most_frequent_mistakes() {
         "{text}"
     );
 }
+
+#[test]
+fn the_head_of_a_cross_validation_was_trained_on_the_validation_pictures_too() {
+    let scene = Scene::extracted();
+    let train = ["train-head", "pictures", "--epochs", "1", "--json"];
+    scene.run(train.into_iter().chain(["--folds", "3"])).code(0);
+    let evaluate = ["evaluate", "--head", "head.safetensors", "pictures", "--json"];
+    let report = scene.run(evaluate).code(0).json();
+    assert_eq!(report["split"], "val");
+    assert_eq!(report["optimistic_because"], serde_json::json!(["trained_on"]));
+    scene.run(train).code(0);
+    let report = scene.run(evaluate).code(0).json();
+    assert_eq!(report["optimistic_because"], serde_json::json!(["selected_on"]));
+}
