@@ -684,7 +684,7 @@ fn a_head_is_saved_whatever_becomes_of_its_run() {
     assert_eq!(run.stderr, "");
     assert!(!scene.path("runs").exists());
     // What fails is kept with the reason.
-    scene.run(["train-head", "pictures", "--lr", "1e30"]).code(1);
+    scene.run(["train-head", "pictures", "--lr", "1e38"]).code(1);
     let report = scene.run(["runs", "--json"]).code(0).json();
     assert_eq!(report["runs"][0]["state"], "failed");
     assert!(
