@@ -56,7 +56,8 @@ impl Fitted {
             ),
             Self::LowerEnd => Some("probabilities are far too low: the temperature is at its lower bound, 0.01"),
             Self::UpperEnd => Some(
-                "the head is no better than chance on the validation pictures: the temperature is at its upper bound, 100",
+                "the head is far too sure of itself, or no better than chance on the validation pictures: the temperature is at its \
+                 upper bound, 100",
             ),
         }
     }

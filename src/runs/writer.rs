@@ -177,6 +177,26 @@ impl RunWriter {
         self.write(SPACE, self.space.as_bytes())
     }
 
+    /// Writes the configuration anew, where only the end of a run tells all of it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn replace_config(&self, config: &RunConfig) -> Result<()> {
+        let json = config.to_json().map_err(|problem| Error::Run {
+            path: self.folder.clone(),
+            problem,
+        })?;
+        self.write(CONFIG, json.as_bytes())
+    }
+
+    /// Puts a file of this name beside those of the run.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it can't be written.
+    pub fn attach(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write(name, bytes)
+    }
+
     /// The run's folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

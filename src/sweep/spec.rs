@@ -77,6 +77,15 @@ impl SweepSpec {
         Ok(spec)
     }
 
+    /// The same without the axes of these options.
+    pub(crate) fn without(mut self, options: &[(&'static str, String)]) -> Self {
+        for grid in &mut self.grids {
+            grid.axes
+                .retain(|axis| options.iter().all(|(name, _)| *name != axis.name));
+        }
+        self
+    }
+
     /// The grids as JSON: a list of objects, each of axes with lists of values.
     pub(crate) fn to_json(&self) -> Value {
         let axes = |grid: &Grid| -> Value {

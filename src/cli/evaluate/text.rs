@@ -79,7 +79,7 @@ fn marks(evaluation: &Evaluation) -> Vec<String> {
         });
     }
     if evaluation.test_uses.as_ref().is_some_and(|uses| uses.heads == 1) {
-        lines.push("the test split is used for the first time, which the cache notes".to_owned());
+        lines.push("no other head was scored on this test split before; the cache notes that this one was".to_owned());
     }
     lines
 }

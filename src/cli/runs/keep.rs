@@ -75,9 +75,16 @@ impl KeptRun<'_> {
     }
 
     /// Ends a sweep; see [`RunWriter::finish_sweep`].
-    pub(in crate::cli) fn finish_sweep(mut self, csv: &str, leaderboard: &Value, metrics: &Value) -> Option<PathBuf> {
+    pub(in crate::cli) fn finish_sweep(
+        mut self,
+        config: &RunConfig,
+        csv: &str,
+        leaderboard: &Value,
+        metrics: &Value,
+    ) -> Option<PathBuf> {
         let writer = self.writer.take()?;
-        self.warned(writer.finish_sweep(csv, leaderboard, metrics))
+        let ended = writer.replace_config(config);
+        self.warned(ended.and_then(|()| writer.finish_sweep(csv, leaderboard, metrics)))
     }
 
     /// Begins the run of one of a sweep's heads.
@@ -86,6 +93,13 @@ impl KeptRun<'_> {
         Self {
             writer: writer.and_then(|begun| self.warned(begun)),
             context: self.context,
+        }
+    }
+
+    /// Puts a file of this name into the run's folder.
+    pub(in crate::cli) fn attach(&self, name: &str, bytes: &[u8]) {
+        if let Some(writer) = &self.writer {
+            self.warned(writer.attach(name, bytes));
         }
     }
 
@@ -110,6 +124,15 @@ impl KeptRun<'_> {
                 self.context.observer.warn(&text);
                 None
             }
+        }
+    }
+}
+
+impl Drop for KeptRun<'_> {
+    /// What was begun and not finished ended with an error, which the user was told.
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.fail("it ended before it was complete");
         }
     }
 }

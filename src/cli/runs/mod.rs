@@ -17,7 +17,6 @@ use super::output::{Ending, Result};
 pub(super) use keep::{KeepArguments, KeptRun};
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -12,12 +12,12 @@ type Folds = Vec<Vec<Option<usize>>>;
 
 /// Writes `path, label, fold` of every picture, or `fold1`, `fold2` … of several repeats. Folds are counted from 0.
 pub(super) fn write(path: &Path, pooled: &PooledFeatures, folds: &[Vec<Option<usize>>]) -> Result<()> {
-    let text = csv_text(pooled, folds).map_err(|error| Error::Io {
-        action: "write",
-        path: path.to_path_buf(),
-        source: error.into(),
-    })?;
-    write_atomically(path, &[&text])
+    write_atomically(path, &[&text(pooled, folds)?])
+}
+
+/// The bytes of such a file.
+pub(super) fn text(pooled: &PooledFeatures, folds: &[Vec<Option<usize>>]) -> Result<Vec<u8>> {
+    csv_text(pooled, folds).map_err(|error| Error::Usage(format!("the folds are no table: {error}")))
 }
 
 fn csv_text(pooled: &PooledFeatures, folds: &[Vec<Option<usize>>]) -> Result<Vec<u8>, csv::Error> {

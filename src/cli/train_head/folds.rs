@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::super::output::{Ending, Result};
 use super::data::check_features;
 use super::fold_file;
-use super::many::{self, Keep};
+use super::many;
 use super::plan::Plan;
 use super::report::Folding;
-use super::start::Folds;
+use super::start::{FOLDS, Folds};
 use super::{Job, task_of};
 use crate::dataset::{assign_folds, thin_classes};
 use crate::error::Error;
@@ -56,7 +56,13 @@ struct Assignments {
 
 /// Trains every combination of `plan` on every fold, ranks them, trains the best on all pictures, and saves it.
 pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, folds: &Folds) -> Result<Ending> {
-    let pooled = pooled_features(&job.context.cache, job.dataset, job.request)?;
+    let pooled = pooled_features(&job.context.cache, job.dataset, job.request).map_err(|error| match error {
+        Error::NoViews { .. } if !job.request.views.is_empty() => Error::Usage(format!(
+            "{error}; folds train on the validation pictures too, and `extract --views` stores views of training pictures only: \
+             leave out --views or --folds, or give `extract` the pictures in folders without splits"
+        )),
+        other => other,
+    })?;
     let features = &pooled.features;
     check_features(job.dataset, features, job.context)?;
     let recipes = plan.recipes(&features.classes)?;
@@ -70,6 +76,7 @@ pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, folds: &Folds) -> Resul
         repeats: assignments.of_repeats.len(),
     };
     let (mut run, config) = job.begin_run(features, job.recipe_of_run(&recipes))?;
+    run.attach(FOLDS, &fold_file::text(&pooled, &assignments.of_repeats)?);
     let outcomes = run.watch(validate(job, features, &recipes, &assignments))?;
     let entries = plan.combinations.iter().zip(outcomes).enumerate();
     let entries = entries.map(|(number, (combination, scores))| {
@@ -205,7 +212,7 @@ fn train_best(
     recipes: &[ValidRecipe],
     board: &Leaderboard,
 ) -> Result<Vec<(usize, Training)>, Error> {
-    let limit = job.many.keep.map_or(1, Keep::limit);
+    let limit = job.kept;
     let ranked = board.entries.iter().filter(|entry| entry.rank.is_some());
     let numbers: Vec<usize> = ranked.map(|entry| entry.number).take(limit).collect();
     let chosen: Vec<ValidRecipe> = numbers.iter().map(|number| recipes[*number].clone()).collect();

@@ -1,5 +1,6 @@
 //! Many trainings: the options of a sweep and of folds, the heads that are kept, and what is said in the end.
 
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -97,6 +98,15 @@ impl FromStr for Keep {
     }
 }
 
+impl fmt::Display for Keep {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => formatter.write_str("all"),
+            Self::Best(count) => write!(formatter, "{count}"),
+        }
+    }
+}
+
 impl Keep {
     pub(super) fn limit(self) -> usize {
         match self {
@@ -169,11 +179,19 @@ impl ManyArguments {
         let files = [Some(output), self.leaderboard.as_deref(), self.folds_file.as_deref()];
         for path in files.into_iter().flatten() {
             // A name alone has the empty parent.
-            if path
-                .parent()
-                .is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
-            {
-                return Err(Error::io("write", path)(std::io::ErrorKind::NotFound.into()));
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                return Err(Error::Usage(format!(
+                    "cannot write `{}`: the folder `{}` does not exist",
+                    path.display(),
+                    folder.display()
+                )));
+            }
+            if path.is_dir() {
+                return Err(Error::Usage(format!(
+                    "cannot write `{}`: it is a folder, give the name of a file",
+                    path.display()
+                )));
             }
         }
         let many = [
@@ -198,7 +216,7 @@ fn keep_run(
     kept: &[(usize, Training)],
     heads: &[(ValidRecipe, HeadFile)],
     run: KeptRun<'_>,
-    config: RunConfig,
+    mut config: RunConfig,
 ) -> Result<Option<PathBuf>, Error> {
     let best = metrics_of_run(features, &heads[0].1)?;
     if job.sweep.is_none() {
@@ -215,7 +233,8 @@ fn keep_run(
         child.finish(training, &metrics_of_run(features, head)?, head);
     }
     let leaderboard = json!({ "axes": board.axes, "heads": board.entries });
-    Ok(run.finish_sweep(&board.csv_text()?, &leaderboard, &best))
+    config.recipe = heads[0].0.recipe().clone();
+    Ok(run.finish_sweep(&config, &board.csv_text()?, &leaderboard, &best))
 }
 
 /// The best of many trainings, as they come in.
@@ -241,7 +260,7 @@ pub(super) fn sweep(job: &Job<'_>, plan: &Plan) -> Result<Ending> {
     let task = task_of(&features)?;
     let (mut run, config) = job.begin_run(&features, job.recipe_of_run(&recipes))?;
 
-    let kept = Kept::new(job.many.keep.map_or(1, Keep::limit));
+    let kept = Kept::new(job.kept);
     let outcomes: Mutex<Vec<Option<Result<Outcome, Error>>>> = Mutex::new(recipes.iter().map(|_| None).collect());
     let observer = &job.context.observer;
     observer.begin("training", Some(recipes.len() as u64), Unit::Heads);

@@ -67,6 +67,8 @@ struct Job<'a> {
     /// What the run's configuration keeps of the sweep, if configurations are compared.
     sweep: Option<Value>,
     folds: Option<&'a Folds>,
+    /// Heads of a sweep to save.
+    kept: usize,
     /// Whether a temperature is fitted.
     calibrates: bool,
     keep: &'a KeepArguments,
@@ -127,11 +129,14 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         keep,
     } = arguments;
     let from = Start::of(dataset, selection, keep.from.as_deref(), &keep.runs, context)?;
-    let training = training.over(&from.options);
-    let spec = match many.spec()? {
-        Some(spec) => Some(spec),
-        None => from.sweep,
+    let spec = match (many.spec()?, from.sweep) {
+        (Some(spec), _) => Some(spec),
+        // An option that is given takes the place of the axis.
+        (None, Some(spec)) => Some(spec.without(&training.given())),
+        (None, None) => None,
     };
+    let training = training.over(&from.options);
+    let keep_heads = many.keep.or(from.keep);
     many.check(&output, spec.is_some())?;
     let plan = match &spec {
         Some(spec) => Plan::of(spec, &training, &from.recipe)?,
@@ -147,8 +152,11 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         request: &from.request,
         base: &from.recipe,
         many: &many,
-        sweep: spec.as_ref().map(|spec| start::sweep_config(spec, &training)),
+        sweep: spec
+            .as_ref()
+            .map(|spec| start::sweep_config(spec, &training, &from.recipe, keep_heads)),
         folds: folds.as_ref(),
+        kept: keep_heads.map_or(1, many::Keep::limit),
         calibrates: !no_calibration,
         keep: &keep,
         repeated: from.repeated.as_ref(),

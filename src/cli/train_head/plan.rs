@@ -70,6 +70,7 @@ impl Plan {
         let (mut seen, mut read) = (HashSet::new(), HashSet::new());
         let mut never_read: Vec<Unread> = Vec::new();
         let mut repeated = 0_usize;
+        let (mut senseless, mut first_problem) = (0_usize, None);
         for grid in &spec.grids {
             let values = read_values(grid, base, &mut parser)?;
             for axis in &grid.axes {
@@ -84,7 +85,15 @@ impl Plan {
                     options = values[index].clone().over(&options);
                     settings.push((axis.name.clone(), axis.values[index].clone()));
                 }
-                let (combination, unread) = Combination::of(&options, start, settings)?;
+                let (combination, unread) = match Combination::of(&options, start, settings) {
+                    Ok(combination) => combination,
+                    Err(Error::Usage(problem)) => {
+                        senseless += 1;
+                        first_problem.get_or_insert(problem);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 read.extend(combination.options.iter().map(|(name, _)| *name));
                 for unread in unread {
                     if !never_read.contains(&unread) {
@@ -97,6 +106,15 @@ impl Plan {
                     repeated += 1;
                 }
             }
+        }
+        if let Some(problem) = first_problem {
+            if plan.combinations.is_empty() {
+                return Err(Error::Usage(problem));
+            }
+            plan.notes.push(format!(
+                "{senseless} of {} combinations make no sense and are left out, the first: {problem}",
+                spec.count()
+            ));
         }
         if let Some(unread) = never_read.iter().find(|unread| !read.contains(unread.option)) {
             return Err(unread.error());

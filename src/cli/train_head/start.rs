@@ -9,11 +9,15 @@ use super::super::context::Context;
 use super::super::selection::SelectionArguments;
 use super::arguments::{PairParser, TrainingArguments};
 use super::folds::FoldChoice;
+use super::many::Keep;
 use crate::error::{Error, Result};
 use crate::features::FeatureRequest;
 use crate::head::Recipe;
 use crate::runs::{Run, RunConfig, find_run};
 use crate::sweep::SweepSpec;
+
+/// The copy of a file of folds in a run's folder.
+pub(super) const FOLDS: &str = "folds.csv";
 
 /// What the options of the command are laid over.
 pub(super) struct Start {
@@ -23,6 +27,8 @@ pub(super) struct Start {
     /// Options that a sweep was run with.
     pub(super) options: TrainingArguments,
     pub(super) sweep: Option<SweepSpec>,
+    /// How many of its heads were kept.
+    pub(super) keep: Option<Keep>,
     pub(super) folds: Option<Folds>,
     /// The run whose pictures must be those of now.
     pub(super) repeated: Option<Run>,
@@ -59,6 +65,7 @@ impl Start {
                 recipe: Recipe::default(),
                 options: TrainingArguments::default(),
                 sweep: None,
+                keep: None,
                 folds: None,
                 repeated: None,
             });
@@ -80,37 +87,52 @@ impl Start {
             path: run.folder.clone(),
             problem: format!("`{what}` in its configuration says what this version does not know"),
         };
-        let (options, sweep) = match &config.sweep {
-            None => (TrainingArguments::default(), None),
-            Some(sweep) => {
-                let options = options_of(&sweep["options"]).ok_or_else(|| unreadable("sweep"))?;
-                let spec = SweepSpec::from_json(&sweep["grids"]).ok_or_else(|| unreadable("sweep"))?;
-                (options, Some(spec))
-            }
-        };
-        let folds = match &config.folds {
-            None => None,
-            Some(folds) => Some(serde_json::from_value(folds.clone()).map_err(|_| unreadable("folds"))?),
-        };
-        Ok(Self {
+        let mut start = Self {
             dataset,
             request,
             recipe: config.recipe,
-            options,
-            sweep,
-            folds,
+            options: TrainingArguments::default(),
+            sweep: None,
+            keep: None,
+            folds: None,
             repeated,
-        })
+        };
+        if let Some(sweep) = &config.sweep {
+            let base = serde_json::from_value(sweep["base"].clone());
+            start.recipe = base.map_err(|_| unreadable("sweep"))?;
+            start.options = options_of(&sweep["options"]).ok_or_else(|| unreadable("sweep"))?;
+            start.sweep = Some(SweepSpec::from_json(&sweep["grids"]).ok_or_else(|| unreadable("sweep"))?);
+            start.keep = sweep["keep"].as_str().and_then(|text| text.parse().ok());
+        }
+        if let Some(folds) = &config.folds {
+            let mut folds: Folds = serde_json::from_value(folds.clone()).map_err(|_| unreadable("folds"))?;
+            // A file may be another one now: the run keeps a copy, for its heads too.
+            if let FoldChoice::File(path) = &mut folds.choice {
+                let folders = [Some(run.folder.as_path()), run.folder.parent()];
+                let mut copies = folders.into_iter().flatten().map(|folder| folder.join(FOLDS));
+                *path = copies.find(|copy| copy.is_file()).ok_or_else(|| Error::Run {
+                    path: run.folder.clone(),
+                    problem: format!("its `{FOLDS}` is missing"),
+                })?;
+            }
+            start.folds = Some(folds);
+        }
+        Ok(start)
     }
 }
 
-/// What a run's configuration keeps of a sweep.
-pub(super) fn sweep_config(spec: &SweepSpec, options: &TrainingArguments) -> Value {
+/// What a run's configuration keeps of a sweep, laid over `base`; the configuration's own recipe becomes the best head's.
+pub(super) fn sweep_config(spec: &SweepSpec, options: &TrainingArguments, base: &Recipe, keep: Option<Keep>) -> Value {
     let options = options
         .given()
         .into_iter()
         .map(|(name, value)| (name.to_owned(), json!(value)));
-    json!({ "options": options.collect::<serde_json::Map<_, _>>(), "grids": spec.to_json() })
+    json!({
+        "base": base,
+        "options": options.collect::<serde_json::Map<_, _>>(),
+        "grids": spec.to_json(),
+        "keep": keep.map(|keep| keep.to_string()),
+    })
 }
 
 fn options_of(json: &Value) -> Option<TrainingArguments> {
