@@ -135,7 +135,10 @@ fn a_test_split_that_was_looked_at_is_known_by_the_next_head() {
         (&first["test_uses"], &first["first_test_use"]),
         (&json!(1), &Value::Null)
     );
-    assert!(text.contains("used for the first time"), "{text}");
+    assert!(
+        text.contains("no other head was scored on this test split before"),
+        "{text}"
+    );
     assert_eq!(evaluate(&scene, &[])["test_uses"], Value::Null, "another split");
     scene
         .run(["train-head", "pictures", "--seed", "7", "-o", "other.head"])

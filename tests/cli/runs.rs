@@ -692,3 +692,48 @@ fn a_head_is_saved_whatever_becomes_of_its_run() {
         "{report}"
     );
 }
+
+#[test]
+fn a_sweeps_run_tells_the_options_of_its_best_head_and_repeats_with_as_many_heads() {
+    let scene = Scene::extracted();
+    let sweep = "lr=1e-5,0.01,schedule=constant,multistep";
+    let report = scene
+        .run(["train-head", "pictures", "--sweep", sweep, "--keep", "2", "--json"])
+        .code(0)
+        .says(&["2 of 4 combinations make no sense and are left out"])
+        .json();
+    let best = report["best"]["settings"]["lr"].as_f64().unwrap();
+    let runs = scene.run(["runs", "--json"]).code(0).json();
+    let config = &runs["runs"][0]["config"];
+    assert_eq!(config["recipe"]["solver"]["learning_rate"], best);
+    assert_eq!(config["recipe"]["solver"]["schedule"]["kind"], "constant");
+    let again = ["train-head", "--from", "latest", "-o", "again", "--json"];
+    let again = scene.run(again).code(0).json();
+    assert_eq!(again["heads"], 2);
+    assert_eq!(scene.read("again"), scene.read("head.safetensors"));
+    assert!(scene.path("again.2").exists());
+    // An option takes the place of its axis.
+    let one = ["train-head", "--from", "latest", "--lr", "0.02", "--json"];
+    assert_eq!(scene.run(one).code(0).json()["heads"], 1);
+}
+
+#[test]
+fn a_run_on_a_file_of_folds_repeats_on_its_own_copy() {
+    let scene = Scene::extracted();
+    let train = ["train-head", "pictures", "--epochs", "2", "--json"];
+    scene
+        .run(
+            train
+                .into_iter()
+                .chain(["--folds", "3", "--folds-file", "folds.csv", "--no-run"]),
+        )
+        .code(0);
+    let first = scene
+        .run(train.into_iter().chain(["--folds", "folds.csv"]))
+        .code(0)
+        .json();
+    scene.write("folds.csv", b"path,fold\n");
+    let again = scene.run(["train-head", "--from", "latest", "--json"]).code(0).json();
+    assert_eq!(again["fold_accuracy"], first["fold_accuracy"]);
+    assert_eq!(again["mean_accuracy"], first["mean_accuracy"]);
+}

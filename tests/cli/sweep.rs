@@ -222,8 +222,8 @@ fn what_is_wrong_with_a_sweep_is_said_before_anything_is_trained() {
     train(&scene, "--sweep-file none.toml").code(1).says(&["none.toml"]);
     for option in ["-o none/head", "--leaderboard none/board.csv"] {
         let run = train(&scene, &format!("--sweep lr=0.1,0.2 {option}"))
-            .code(1)
-            .says(&["cannot write `none/"]);
+            .code(2)
+            .says(&["cannot write `none/", "the folder `none` does not exist"]);
         assert!(!scene.path("head.safetensors").exists(), "{}", run.stderr);
     }
 }

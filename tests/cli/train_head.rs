@@ -391,8 +391,12 @@ fn wrong_options_are_usage_errors() {
     assert!(!scene.path("head.safetensors").exists());
     scene
         .run(["train-head", "pictures", "-o", "no/such/folder/head"])
-        .code(1)
+        .code(2)
         .says(&["error: cannot write"]);
+    scene
+        .run(["train-head", "pictures", "-o", "pictures"])
+        .code(2)
+        .says(&["it is a folder"]);
 }
 
 #[test]
