@@ -77,7 +77,7 @@ impl<'r> Learner<'r> {
         let rows = task.order().map_or(labels.len(), |order| order[0].len());
         Ok(Self {
             index,
-            criterion: Criterion::new(recipe, classes, labels)?,
+            criterion: Criterion::new(recipe, task)?,
             parameters,
             head,
             options,
