@@ -7,7 +7,7 @@ use crate::head::kernel;
 use crate::head::linear::LinearHead;
 use crate::head::loss::{RowScore, Score};
 use crate::head::recipe::{Descent, EarlyStopping, Recipe, Update};
-use crate::head::schedule::{Rates, Scheduler};
+use crate::head::schedule::{Rates, Schedule, Scheduler};
 use crate::head::training::{EpochRecord, Progress, Training, TrainingTask};
 use crate::{Error, Result};
 
@@ -59,6 +59,11 @@ impl<'r> Learner<'r> {
         if options.early_stopping.is_some() && task.validation().is_none() {
             return Err(Error::Usage(
                 "early stopping watches the validation loss: it needs validation examples".to_owned(),
+            ));
+        }
+        if matches!(options.schedule, Schedule::Plateau(_)) && task.validation().is_none() {
+            return Err(Error::Usage(
+                "the schedule plateau watches the validation loss: it needs validation examples".to_owned(),
             ));
         }
         let head = match task.initial_head() {
