@@ -79,34 +79,11 @@ pub(super) fn start(task: &TrainingTask<'_>, objective: &Objective<'_>) -> Param
 /// How much each training row counts: its own weight times its class's.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is not one class weight a class.
+/// [`Error::Usage`] if the class weights do not fit the task.
 pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>) -> Result<Vec<f64>> {
-    let labels = task.train().labels();
-    let classes = task.classes();
-    let own = |row: usize| task.sample_weights().map_or(1.0, |weights| weights[row]);
-    let of_class: Vec<f64> = match class_weights {
-        ClassWeights::Equal => vec![1.0; classes],
-        ClassWeights::Balanced => {
-            let mut sums = vec![0.0; classes];
-            for (row, &label) in labels.iter().enumerate() {
-                sums[label] += own(row);
-            }
-            let present = sums.iter().filter(|&&sum| sum > 0.0).count() as f64;
-            let all: f64 = sums.iter().sum();
-            // A class without rows has a weight that nothing is multiplied by.
-            sums.iter()
-                .map(|sum| if *sum > 0.0 { all / (present * sum) } else { 0.0 })
-                .collect()
-        }
-        ClassWeights::Given(weights) if weights.len() == classes => weights.clone(),
-        ClassWeights::Given(weights) => {
-            return Err(Error::Usage(format!(
-                "{} class weights for {classes} classes: give one a class",
-                weights.len()
-            )));
-        }
-    };
-    let weight = |(row, &label): (usize, &usize)| own(row) * of_class[label];
+    let (labels, own) = (task.train().labels(), task.sample_weights());
+    let of_class = class_weights.resolve(task.classes(), labels, own)?;
+    let weight = |(row, &label): (usize, &usize)| own.map_or(1.0, |weights| weights[row]) * of_class[label];
     Ok(labels.iter().enumerate().map(weight).collect())
 }
 

@@ -18,6 +18,7 @@
 //! # Ok::<(), lastlayer::Error>(())
 //! ```
 
+mod class_weights;
 mod descent;
 mod file;
 mod kernel;

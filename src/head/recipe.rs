@@ -212,7 +212,8 @@ pub enum ClassWeights {
     /// All the same.
     #[default]
     Equal,
-    /// `examples / (classes · examples of the class)`, as scikit-learn's `class_weight="balanced"`; 0 without examples.
+    /// `examples / (classes · examples of the class)`, as scikit-learn's `class_weight="balanced"`: examples count by their
+    /// sample weights, and only classes that have some; 0 without.
     Balanced,
     /// These, one a class.
     Given(Vec<f64>),

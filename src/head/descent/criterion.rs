@@ -6,9 +6,10 @@
 
 use multiversion::multiversion;
 
-use crate::head::recipe::{ClassWeights, Recipe};
+use crate::Result;
+use crate::head::recipe::Recipe;
 use crate::head::softmax::Softmax;
-use crate::{Error, Result};
+use crate::head::training::TrainingTask;
 
 /// A loss, by what each class contributes.
 #[derive(Debug, Clone)]
@@ -24,23 +25,19 @@ pub(super) struct Criterion {
 }
 
 impl Criterion {
-    pub(super) fn new(recipe: &Recipe, classes: usize, labels: &[usize]) -> Result<Self> {
-        let weights = match &recipe.class_weights {
-            ClassWeights::Equal => vec![1.0; classes],
-            ClassWeights::Balanced => balanced(classes, labels),
-            ClassWeights::Given(weights) if weights.len() == classes => weights.clone(),
-            ClassWeights::Given(weights) => {
-                return Err(Error::Usage(format!(
-                    "{} class weights for {classes} classes: give one a class",
-                    weights.len()
-                )));
-            }
-        };
-        let smoothing = recipe.label_smoothing;
-        let share = smoothing / classes as f64;
+    /// The loss of a recipe on the training rows of a task.
+    pub(super) fn new(recipe: &Recipe, task: &TrainingTask<'_>) -> Result<Self> {
+        let (classes, labels) = (task.classes(), task.train().labels());
+        let weights = recipe.class_weights.resolve(classes, labels, task.sample_weights())?;
+        Ok(Self::of(weights, recipe.label_smoothing))
+    }
+
+    /// The loss of these class weights.
+    fn of(weights: Vec<f64>, smoothing: f64) -> Self {
+        let share = smoothing / weights.len() as f64;
         let total: f64 = weights.iter().sum();
         let hot: Vec<f64> = weights.iter().map(|weight| (1.0 - smoothing) * weight).collect();
-        Ok(Self {
+        Self {
             mass: hot.iter().map(|hot| hot + share * total).collect(),
             hot,
             base: match smoothing {
@@ -48,7 +45,7 @@ impl Criterion {
                 _ => weights.iter().map(|weight| share * weight).collect(),
             },
             weights,
-        })
+        }
     }
 
     /// `Σ sᵢ·w(yᵢ)`.
@@ -59,19 +56,6 @@ impl Criterion {
             .map(|(row, &label)| sample_weights.get(row).unwrap_or(&1.0) * self.weights[label])
             .sum()
     }
-}
-
-/// scikit-learn's `n / (classes · count)`; 0 for a class without an example.
-fn balanced(classes: usize, labels: &[usize]) -> Vec<f64> {
-    let mut counts = vec![0_usize; classes];
-    for &label in labels {
-        counts[label] += 1;
-    }
-    let weight = |count: usize| match count {
-        0 => 0.0,
-        _ => labels.len() as f64 / (classes as f64 * count as f64),
-    };
-    counts.into_iter().map(weight).collect()
 }
 
 /// What the softmax of each column, one row and head, is compared with.
@@ -187,6 +171,5 @@ fn derive(targets: &Targets, softmax: &Softmax, residuals: &mut [f32]) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 #[path = "criterion_tests.rs"]
 mod tests;

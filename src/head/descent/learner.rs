@@ -7,7 +7,7 @@ use crate::head::kernel;
 use crate::head::linear::LinearHead;
 use crate::head::loss::{RowScore, Score};
 use crate::head::recipe::{Descent, EarlyStopping, Recipe, Update};
-use crate::head::schedule::{Rates, Scheduler};
+use crate::head::schedule::{Rates, Schedule, Scheduler};
 use crate::head::training::{EpochRecord, Progress, Training, TrainingTask};
 use crate::{Error, Result};
 
@@ -61,6 +61,11 @@ impl<'r> Learner<'r> {
                 "early stopping watches the validation loss: it needs validation examples".to_owned(),
             ));
         }
+        if matches!(options.schedule, Schedule::Plateau(_)) && task.validation().is_none() {
+            return Err(Error::Usage(
+                "the schedule plateau watches the validation loss: it needs validation examples".to_owned(),
+            ));
+        }
         let head = match task.initial_head() {
             Some(head) => head.clone(),
             None => LinearHead::uniform(classes, dim, recipe.seed)?,
@@ -77,7 +82,7 @@ impl<'r> Learner<'r> {
         let rows = task.order().map_or(labels.len(), |order| order[0].len());
         Ok(Self {
             index,
-            criterion: Criterion::new(recipe, classes, labels)?,
+            criterion: Criterion::new(recipe, task)?,
             parameters,
             head,
             options,

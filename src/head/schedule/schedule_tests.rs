@@ -83,9 +83,12 @@ fn beyond_its_end_a_schedule_stays_where_it_was() {
         halving.clone(),
         Schedule::OneCycle(OneCycleLr::default()),
     ] {
-        let scheduler = Scheduler::new(&schedule, 0.8, 0.9, 0, 3, 4);
+        let mut scheduler = Scheduler::new(&schedule, 0.8, 0.9, 0, 3, 4);
+        (0..2).for_each(|_| scheduler.epoch_ended(None));
         let last = scheduler.rates(2, 3);
-        assert_eq!((scheduler.rates(2, 4), scheduler.rates(9, 0)), (last, last));
+        assert_eq!(scheduler.rates(2, 4), last);
+        (2..9).for_each(|_| scheduler.epoch_ended(None));
+        assert_eq!(scheduler.rates(9, 0), last);
     }
     let all_warm_up = Scheduler::new(&halving, 0.8, 0.9, 3, 3, 4);
     let expected = Rates {
@@ -173,4 +176,12 @@ fn a_warm_up_that_does_not_fit_is_refused() {
     assert!(one_cycle.check_warm_up(0, 9).is_ok());
     assert!(Schedule::Constant.check_warm_up(10, 9).is_err());
     assert!(Schedule::Constant.check_warm_up(9, 9).is_ok());
+}
+
+#[test]
+fn a_training_of_very_many_epochs_takes_no_memory_for_those_to_come() {
+    let halving = Schedule::Exponential(ExponentialLr { gamma: 0.5 });
+    let mut scheduler = Scheduler::new(&halving, 0.8, 0.9, 0, usize::MAX, 1);
+    scheduler.epoch_ended(None);
+    assert_eq!(scheduler.rates(1, 0).learning_rate, 0.4);
 }

@@ -37,8 +37,14 @@ pub(in crate::head) struct Scheduler {
 /// The rates after the warm-up.
 #[derive(Debug, Clone)]
 enum Course {
-    /// One rate for each epoch.
-    Epochs(Vec<f64>),
+    /// One rate for each epoch, from that of the one before.
+    Epochs {
+        schedule: Schedule,
+        /// How many epochs were announced.
+        epochs: usize,
+        /// The rate of the next epoch.
+        learning_rate: f64,
+    },
     /// Rates that change with every one of so many steps.
     Cycle { cycle: OneCycleLr, steps: usize },
     /// A rate that depends on how the training goes.
@@ -68,7 +74,11 @@ impl Scheduler {
                 steps: left * steps_per_epoch,
             },
             Schedule::Plateau(plateau) => Course::Plateau(Plateau::new(*plateau, learning_rate)),
-            _ => Course::Epochs(epoch_rates(schedule, learning_rate, left)),
+            _ => Course::Epochs {
+                schedule: schedule.clone(),
+                epochs: left,
+                learning_rate,
+            },
         };
         Self {
             initial,
@@ -79,7 +89,7 @@ impl Scheduler {
         }
     }
 
-    /// The rates of a step, counted from 0 within its epoch.
+    /// The rates of a step, counted from 0 within its epoch, which is the one after those that ended.
     ///
     /// Beyond the epochs and steps that were announced, the last rate stays.
     pub(in crate::head) fn rates(&self, epoch: usize, step: usize) -> Rates {
@@ -87,15 +97,15 @@ impl Scheduler {
             return self.warm_up(epoch * self.steps_per_epoch + step);
         };
         let learning_rate = match &self.course {
-            Course::Epochs(rates) => rates.get(epoch).or(rates.last()).copied(),
-            Course::Plateau(plateau) => Some(plateau.learning_rate),
+            Course::Epochs { learning_rate, .. } => *learning_rate,
+            Course::Plateau(plateau) => plateau.learning_rate,
             Course::Cycle { cycle, steps } => {
                 let step = (epoch * self.steps_per_epoch + step).min(steps.saturating_sub(1));
                 return cycle_rates(cycle, self.initial, step, *steps);
             }
         };
         Rates {
-            learning_rate: learning_rate.unwrap_or(self.initial.learning_rate),
+            learning_rate,
             ..self.initial
         }
     }
@@ -103,10 +113,23 @@ impl Scheduler {
     /// Takes in how an epoch ended; to be called once after each.
     pub(in crate::head) fn epoch_ended(&mut self, val_loss: Option<f64>) {
         self.epochs_ended += 1;
-        if let (Course::Plateau(plateau), Some(loss)) = (&mut self.course, val_loss)
-            && self.epochs_ended > self.warm_up_epochs
-        {
-            plateau.take(loss);
+        let epoch = self.epochs_ended.saturating_sub(self.warm_up_epochs);
+        if epoch == 0 {
+            return;
+        }
+        match (&mut self.course, val_loss) {
+            (Course::Plateau(plateau), Some(loss)) => plateau.take(loss),
+            (
+                Course::Epochs {
+                    schedule,
+                    epochs,
+                    learning_rate,
+                },
+                _,
+            ) if epoch < *epochs => {
+                *learning_rate = next_rate(schedule, *learning_rate, self.initial.learning_rate, *epochs, epoch);
+            }
+            _ => {}
         }
     }
 
@@ -121,24 +144,15 @@ impl Scheduler {
     }
 }
 
-/// The rate of each epoch, from that of the one before.
-fn epoch_rates(schedule: &Schedule, initial: f64, epochs: usize) -> Vec<f64> {
-    let next = |rate: f64, epoch: usize| match schedule {
+/// The rate of an epoch after the first, from that of the one before.
+fn next_rate(schedule: &Schedule, rate: f64, initial: f64, epochs: usize, epoch: usize) -> f64 {
+    match schedule {
         Schedule::Step(step) if epoch.is_multiple_of(step.step_size) => rate * step.gamma,
         Schedule::MultiStep(steps) if steps.milestones.contains(&epoch) => rate * steps.gamma,
         Schedule::Exponential(fall) => rate * fall.gamma,
         Schedule::Cosine(wave) => cosine(rate, initial, wave.min_lr, wave.epochs.unwrap_or(epochs), epoch),
         _ => rate,
-    };
-    let mut rate = initial;
-    (0..epochs)
-        .map(|epoch| {
-            if epoch > 0 {
-                rate = next(rate, epoch);
-            }
-            rate
-        })
-        .collect()
+    }
 }
 
 /// `CosineAnnealingLR`: the rate of an epoch after the first, given that of the one before.
