@@ -6,18 +6,19 @@
 //! success.
 //!
 //! The way is a function of the objective and the start alone. A sweep therefore gives for each C what a single training
-//! gives only because both start from nothing; [`path`] starts from its neighbour and agrees to the tolerance.
+//! gives only because both start from nothing; [`Lbfgs::path`] starts from its neighbour and agrees to the tolerance.
 
 use std::cell::{Cell, RefCell};
 
-use argmin::core::{ArgminError, CostFunction, Gradient, IterState, Problem, Solver, State};
+use argmin::core::{ArgminError, CostFunction, Gradient, IterState, Problem, Solver as _, State};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 use ndarray::{Array1, Array2};
 
 use super::objective::{Objective, Parameters, Products};
 use super::preconditioner::Preconditioner;
-use super::recipe::{ClassWeights, Lbfgs, Recipe};
+use super::recipe::{ClassWeights, Lbfgs, Recipe, Solver};
+use super::standardize;
 use super::training::{Convergence, EpochRecord, Progress, Training, TrainingTask};
 use crate::{Error, Observer, Result};
 
@@ -45,10 +46,11 @@ pub(super) struct Solution {
     pub(super) note: Option<String>,
 }
 
-/// Trains the head that minimises `C · Σ sᵢ·ceᵢ + ½·|W|²`; the history has one record, of learning rate 0.
+/// Trains the head that minimises `C · Σ sᵢ·ceᵢ + ½·|W|²`, of two classes `C · Σ sᵢ·ceᵢ + |W|²`; the history has one record,
+/// of learning rate 0.
 ///
 /// # Errors
-/// [`Error::Diverged`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it,
+/// [`Error::NoOptimum`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it,
 /// [`Error::Usage`] if the class weights do not fit the task.
 pub(super) fn fit(
     options: &Lbfgs,
@@ -57,6 +59,9 @@ pub(super) fn fit(
     observer: &dyn Observer,
     on_epoch: &mut dyn FnMut(&EpochRecord),
 ) -> Result<Training> {
+    if observer.interrupted() {
+        return Err(Error::Interrupted);
+    }
     let weights = row_weights(&recipe.class_weights, task)?;
     let objective = Objective::new(task, &weights, recipe.label_smoothing, options.c)?;
     let start = start(task, &objective);
@@ -91,10 +96,11 @@ impl Lbfgs {
     /// Trains a head for each of `c`, each from the solution of the one before: fastest from strong to weak penalties.
     ///
     /// A head is the one that a single training of that C gives to the tolerance, not to the bit, since it comes from
-    /// elsewhere. This one's own `c` is not read.
+    /// elsewhere: [`train_all`](super::train_all), whose heads are single trainings' to the bit, does not go this way. Of
+    /// `recipe` all is followed but its solver, of this all but its `c`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a C is not a finite number above 0; otherwise those of a single training.
+    /// [`Error::Usage`] if a C is not a finite number above 0 or `recipe` is not valid; otherwise those of a single training.
     pub fn path(
         &self,
         c: &[f64],
@@ -102,13 +108,42 @@ impl Lbfgs {
         task: &TrainingTask<'_>,
         observer: &dyn Observer,
     ) -> Result<Vec<Training>> {
+        for &c in c {
+            let recipe = Recipe {
+                solver: Solver::Lbfgs(Self { c, ..*self }),
+                ..recipe.clone()
+            };
+            recipe.check()?;
+        }
+        if !recipe.standardize {
+            return self.walk(c, recipe, task, observer);
+        }
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        standardize::with_standardized(task, |turned, fold| {
+            let trainings = self.walk(c, recipe, turned, observer)?;
+            trainings.into_iter().map(fold).collect()
+        })?
+    }
+
+    /// Goes from solution to solution on the features as they are given.
+    fn walk(
+        &self,
+        c: &[f64],
+        recipe: &Recipe,
+        task: &TrainingTask<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Training>> {
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
         let weights = row_weights(&recipe.class_weights, task)?;
         let mut objective = Objective::new(task, &weights, recipe.label_smoothing, self.c)?;
         let mut at = start(task, &objective);
         let mut trainings = Vec::with_capacity(c.len());
         for &c in c {
             let options = Self { c, ..*self };
-            Recipe::from(options).check()?;
             objective.set_c(c);
             let solution = minimise(&objective, &at, &options, observer)?;
             at = solution.parameters.clone();
@@ -128,10 +163,7 @@ pub(super) fn finish(
 ) -> Result<Training> {
     let head = objective.head_of(&solution.parameters, task.classes())?;
     if !head.is_finite() {
-        return Err(Error::Diverged {
-            epoch: 0,
-            learning_rate: 0.0,
-        });
+        return Err(Error::NoOptimum);
     }
     let train = head.score(task.train().features(), task.train().labels())?;
     let validation = match task.validation() {
@@ -162,7 +194,7 @@ pub(super) fn finish(
 /// Goes from `start` to where no component of the objective's gradient is larger than the tolerance.
 ///
 /// # Errors
-/// [`Error::Diverged`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it.
+/// [`Error::NoOptimum`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it.
 pub(super) fn minimise(
     objective: &Objective<'_>,
     start: &Parameters,
@@ -338,6 +370,8 @@ struct Descent<'s, 'o, 'a> {
     iterations: usize,
     /// The iteration at which the memory was last emptied.
     restarted: usize,
+    /// The iteration at which a step last brought nothing.
+    recovered: Option<usize>,
     /// Iterations without an end after which the variables are changed.
     patience: usize,
     memory: Memory,
@@ -356,6 +390,7 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
             seen,
             iterations: 0,
             restarted: 0,
+            recovered: None,
             patience: PATIENCE,
             memory: memory(),
         })
@@ -423,9 +458,10 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
     fn recover(&mut self) -> Result<bool> {
         if self.surface.products.get() == Products::Single {
             self.surface.products.set(Products::Double);
-        } else if self.restarted == self.iterations && self.iterations > 0 {
+        } else if self.recovered == Some(self.iterations) {
             return Ok(false);
         }
+        self.recovered = Some(self.iterations);
         let at = self.seen.at.clone();
         self.restart(&at)?;
         Ok(true)
@@ -445,10 +481,7 @@ fn look(surface: &Surface<'_, '_>, at: &Vector) -> Result<Seen> {
     surface.last.replace(None);
     surface.origin.replace(None);
     surface.allowance.set(1);
-    surface.see(at, Seen::clone).map_err(|_| Error::Diverged {
-        epoch: 0,
-        learning_rate: 0.0,
-    })
+    surface.see(at, Seen::clone).map_err(|_| Error::NoOptimum)
 }
 
 /// argmin's state of a minimisation that starts at a point.

@@ -3,6 +3,7 @@
 use ndarray::{Axis, array};
 use serde::Deserialize;
 
+use super::super::linear::LinearHead;
 use super::super::objective::tests::made;
 use super::super::recipe::Solver as RecipeSolver;
 use super::super::training::Examples;
@@ -226,6 +227,55 @@ fn a_path_ends_where_single_trainings_end() {
 }
 
 #[test]
+fn a_path_follows_its_recipe() {
+    let (features, labels, _) = problem(4);
+    let scales = Array1::from_iter((0..DIM).map(|column| 10_f32.powi(column as i32 % 4)));
+    let features = features * scales;
+    let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    let recipe = Recipe {
+        standardize: true,
+        label_smoothing: 0.1,
+        ..Recipe::from(Lbfgs::default())
+    };
+    let path = Lbfgs::default().path(&[0.1, 1.0], &recipe, &task, &Quiet).unwrap();
+    let alone = train(&recipe, &task);
+    let objective = |training: &Training| training.convergence.as_ref().unwrap().objective;
+    assert!((objective(&path[1]) / objective(&alone) - 1.0).abs() < 1e-6);
+    // The heads apply to the features as they were.
+    let difference = path[1].head.logits(features.view()).unwrap() - alone.head.logits(features.view()).unwrap();
+    assert!(
+        difference.iter().all(|difference| difference.abs() < 1e-2),
+        "{difference}"
+    );
+    let smoothing = Recipe {
+        label_smoothing: 7.0,
+        ..recipe
+    };
+    let error = Lbfgs::default().path(&[1.0], &smoothing, &task, &Quiet).unwrap_err();
+    assert!(
+        matches!(&error, Error::Usage(problem) if problem.contains("smoothing")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_path_ends_where_no_step_leads_lower_from_its_start() {
+    let (features, labels, _) = problem(4);
+    let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    // Far below the rounding of f64: what follows the first one starts from where nothing is lower.
+    let options = Lbfgs {
+        gradient_tolerance: 1e-30,
+        ..Lbfgs::default()
+    };
+    let path = options.path(&[1.0; 5], &Recipe::default(), &task, &Quiet).unwrap();
+    for training in path {
+        let convergence = training.convergence.unwrap();
+        assert!(!convergence.converged && convergence.note.is_some());
+        assert!(convergence.gradient_norm < 1e-13, "{convergence:?}");
+    }
+}
+
+#[test]
 fn a_start_at_the_optimum_stays_there() {
     let (features, labels, _) = problem(4);
     let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
@@ -343,6 +393,51 @@ fn an_interruption_ends_the_minimisation() {
         recipe.train(&task, &Stop, &mut |_| ()),
         Err(Error::Interrupted)
     ));
+}
+
+#[test]
+fn c_stands_for_the_weight_decay_that_its_documentation_says() {
+    for (classes, c, decay) in [
+        (4, 0.3, 1.0 / (0.3 * 200.0)),
+        (3, 2.0, 1.0 / (2.0 * 200.0)),
+        (2, 0.3, 2.0 / (0.3 * 200.0)),
+    ] {
+        let (features, labels, _) = problem(classes);
+        let task = TrainingTask::new(classes, Examples::new(features.view(), &labels).unwrap()).unwrap();
+        let head = train(&Recipe::from(Lbfgs { c, ..Lbfgs::default() }), &task).head;
+        // The gradient of PyTorch's mean cross-entropy: what weight decay adds to it leaves nothing.
+        let mut residuals = head.probabilities(features.view()).unwrap().mapv(f64::from);
+        for (mut row, &label) in residuals.rows_mut().into_iter().zip(&labels) {
+            row[label] -= 1.0;
+        }
+        let gradient = residuals.t().dot(&features.mapv(f64::from)) / ROWS as f64;
+        let step = gradient + head.weight().mapv(f64::from) * decay;
+        assert!(step.iter().all(|component| component.abs() < 3e-6), "{classes}: {step}");
+    }
+}
+
+#[test]
+fn an_objective_that_is_not_finite_is_said_to_be_so() {
+    let x = array![[3e38_f32], [-3e38], [1.0]];
+    let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1, 1]).unwrap()).unwrap();
+    let start = LinearHead::new(array![[3e38_f32], [-3e38]], array![0.0, 0.0]).unwrap();
+    let task = task.with_initial_head(start).unwrap();
+    for solver in [RecipeSolver::Lbfgs, RecipeSolver::Linfa] {
+        let recipe = Recipe {
+            solver: solver(Lbfgs {
+                c: 1e300,
+                ..Lbfgs::default()
+            }),
+            ..Recipe::default()
+        };
+        let error = recipe.check().unwrap().train(&task, &Quiet, &mut |_| ()).unwrap_err();
+        assert!(matches!(error, Error::NoOptimum), "{error:?}");
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.contains("--standardize") && !hint.contains("learning rate"),
+            "{hint}"
+        );
+    }
 }
 
 #[test]

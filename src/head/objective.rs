@@ -51,10 +51,12 @@ pub(super) struct Evaluation {
     pub(super) levels: [f64; 2],
 }
 
-/// `Σ sᵢ · ceᵢ + ½ · |W|² / C`, divided by `Σ sᵢ`: scikit-learn's `LogisticRegression`, per unit of weight.
+/// `Σ sᵢ · ceᵢ + ½ · |W|² / C`, of two classes `Σ sᵢ · ceᵢ + |W|² / C`, divided by `Σ sᵢ`: scikit-learn's
+/// `LogisticRegression`, per unit of weight.
 ///
 /// `ceᵢ` is the cross-entropy of row `i` against its smoothed target, as PyTorch's `cross_entropy(label_smoothing=ε)`:
-/// `1 - ε` on its class and `ε / classes` on all; the bias is not penalised. Of two classes scikit-learn has one weight row,
+/// `1 - ε` on its class and `ε / classes` on all; the bias is not penalised. All of it counts `sᵢ`, where PyTorch's class
+/// weights weigh each class's part of a smoothed target by itself. Of two classes scikit-learn has one weight row,
 /// `w = W₁ - W₀`, and penalises `½ · |w|²`; at the optimum `W₁ = -W₀`, so that is `|W|²` here.
 ///
 /// Without smoothing, a class that no row has is left out, as scikit-learn does it: its bias would go to -∞.
@@ -74,7 +76,7 @@ pub(super) struct Objective<'a> {
     /// `sᵢ / Σ s` for each row of a matrix, divided by the number of matrices.
     shares: Vec<f64>,
     smoothing: f64,
-    /// `1 / (C · Σ s)`.
+    /// `1 / (C · Σ s)`, of two classes twice that.
     penalty: f64,
     /// `[dim]`.
     centre: Vec<f64>,
@@ -377,8 +379,12 @@ impl<'a> Objective<'a> {
             return Ok(told);
         }
         let mut lowest = f64::INFINITY;
-        for matrix in &self.matrices {
-            for logits in told.logits(matrix.view())?.rows() {
+        let blocks = self
+            .matrices
+            .iter()
+            .flat_map(|matrix| matrix.axis_chunks_iter(Axis(0), BLOCK));
+        for block in blocks {
+            for logits in told.logits(block)?.rows() {
                 lowest = lowest.min(log_sum_exp(&logits.to_vec()));
             }
         }
@@ -399,6 +405,12 @@ pub(super) fn matrices<'t>(task: &'t TrainingTask<'_>) -> Vec<ArrayView2<'t, f32
     } else {
         task.views().iter().map(ArrayBase::view).collect()
     }
+}
+
+/// How many threads an evaluation can use at most.
+pub(super) fn parts(task: &TrainingTask<'_>) -> usize {
+    let rows = task.train().rows() * task.views().len().max(1);
+    rows.div_ceil(BLOCK).min(PARTS)
 }
 
 /// The larger number, and NaN where one is.

@@ -6,13 +6,13 @@
 use linfa::dataset::{AsSingleTargets, DatasetBase};
 use linfa::traits::Fit;
 use ndarray::{ArrayBase, Data, Ix2};
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
 use super::linear::LinearHead;
 use super::schedule::Schedule;
+use super::side_by_side::side_by_side;
 use super::training::{EpochRecord, Examples, Training, TrainingTask};
-use super::{descent, lbfgs, linfa_logistic, standardize};
+use super::{descent, lbfgs, linfa_logistic, objective, standardize};
 use crate::{Error, Observer, Quiet, Result};
 
 /// How a head is trained, not yet checked.
@@ -28,7 +28,9 @@ pub struct Recipe {
     /// How much an example of each class counts in the loss. Default: the same.
     pub class_weights: ClassWeights,
     /// The share of each target that is spread evenly over all classes, in 0..1, as PyTorch's `label_smoothing`.
-    /// Default: 0.
+    ///
+    /// Where classes have weights, what is spread counts with the weight of the class it falls on in descent, as in PyTorch,
+    /// and with that of the row's own class in `lbfgs` and `linfa`, where a weight is a row's. Default: 0.
     pub label_smoothing: f64,
     /// Trains on features of mean 0 and variance 1; the head that comes out applies to the features as they were.
     /// Default: false.
@@ -220,10 +222,14 @@ pub enum ClassWeights {
 }
 
 /// Options of the solvers that go to the optimum of `C · Σ sᵢ·cross-entropyᵢ + ½·|W|²`; the bias is not penalised.
+///
+/// Of two classes it is that of `C · Σ sᵢ·cross-entropyᵢ + |W|²`: scikit-learn has one weight row then, `w = W₁ - W₀`, and
+/// penalises `½·|w|²`, which is `|W|²` at the optimum.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lbfgs {
-    /// Inverse strength of the penalty, as scikit-learn's `C`: for `n` rows it is 1 / (n · PyTorch's weight decay).
+    /// Inverse strength of the penalty, as scikit-learn's `C`: for rows of weight `n` together it is 1 / (n · PyTorch's
+    /// weight decay), of two classes 2 / (n · weight decay).
     /// Default: 1.
     pub c: f64,
     /// Iterations after which the solver gives up. Default: 1000.
@@ -260,6 +266,9 @@ impl From<Lbfgs> for Recipe {
         }
     }
 }
+
+/// Weights of the largest head that targets alone may ask for; 1 GiB, six times ImageNet-21k's on 2048 features.
+const MOST_WEIGHTS: usize = 1 << 28;
 
 /// A checked [`Recipe`]: it trains.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -384,9 +393,9 @@ impl ValidRecipe {
     /// The result depends on the task and these options alone, not on the number of threads.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if a loss or weight becomes infinite or NaN, [`Error::Interrupted`] as soon as the observer
-    /// asks for it (a head of fewer epochs is not what was ordered, so it is not handed out), [`Error::Examples`] if the
-    /// task does not fit these options.
+    /// [`Error::Diverged`] if a loss or weight becomes infinite or NaN, [`Error::NoOptimum`] if the objective is so at the
+    /// start, [`Error::Interrupted`] as soon as the observer asks for it (a head of fewer epochs is not what was ordered, so
+    /// it is not handed out), [`Error::Examples`] if the task does not fit these options.
     pub fn train(
         &self,
         task: &TrainingTask<'_>,
@@ -394,6 +403,10 @@ impl ValidRecipe {
         on_epoch: &mut dyn FnMut(&EpochRecord),
     ) -> Result<Training> {
         if self.0.standardize {
+            // Measuring and copying the features is work too.
+            if observer.interrupted() {
+                return Err(Error::Interrupted);
+            }
             standardize::standardized(task, |task| self.solve(task, observer, on_epoch))
         } else {
             self.solve(task, observer, on_epoch)
@@ -435,7 +448,7 @@ pub fn train_all(
         let on_trained = |index, training: Result<Training>| on_trained(index, training.and_then(fold));
         train_group(recipes, &standardized, turned, observer, &on_trained);
     };
-    if standardize::with_standardized(task, on_standardized).is_err() {
+    if observer.interrupted() || standardize::with_standardized(task, on_standardized).is_err() {
         // Each finds out for itself what stands in the way.
         for index in standardized {
             on_trained(index, recipes[index].train(task, observer, &mut |_| ()));
@@ -451,18 +464,25 @@ fn train_group(
     observer: &dyn Observer,
     on_trained: &(dyn Fn(usize, Result<Training>) + Sync),
 ) {
-    let (mut descents, mut others) = (Vec::new(), Vec::new());
+    let (mut descents, mut lbfgs, mut linfa) = (Vec::new(), Vec::new(), Vec::new());
     for &index in indexes {
-        let recipe = &recipes[index];
-        match &recipe.0.solver {
-            Solver::Descent(options) => descents.push((index, &recipe.0, options)),
-            Solver::Lbfgs(_) | Solver::Linfa(_) => others.push((index, recipe)),
+        let recipe = &recipes[index].0;
+        match &recipe.solver {
+            Solver::Descent(options) => descents.push((index, recipe, options)),
+            Solver::Lbfgs(_) => lbfgs.push(index),
+            Solver::Linfa(_) => linfa.push(index),
         }
     }
+    let solve = |index: usize| on_trained(index, recipes[index].solve(task, observer, &mut |_| ()));
     descent::train_all(&descents, task, observer, on_trained);
-    others
-        .par_iter()
-        .for_each(|&(index, recipe)| on_trained(index, recipe.solve(task, observer, &mut |_| ())));
+    if objective::parts(task) >= lbfgs.len().min(rayon::current_num_threads()) {
+        // Each evaluation fills the cores.
+        lbfgs.into_iter().for_each(solve);
+    } else {
+        side_by_side(lbfgs.len(), &|place| solve(lbfgs[place]));
+    }
+    // One after another, for each holds a copy of the features in f64.
+    linfa.into_iter().for_each(solve);
 }
 
 impl<D, T> Fit<ArrayBase<D, Ix2>, T, Error> for Recipe
@@ -474,10 +494,21 @@ where
 
     /// Trains on the whole data set, without validation, a head of as many classes as the largest target asks for. The
     /// data set's weights, where it has some, are the examples' weights.
+    ///
+    /// # Errors
+    /// [`Error::Examples`] if a target is so large that the head would have more than 2²⁸ weights; otherwise those of
+    /// [`Recipe::check`] and [`ValidRecipe::train`].
     fn fit(&self, dataset: &DatasetBase<ArrayBase<D, Ix2>, T>) -> Result<LinearHead> {
         let recipe = self.clone().check()?;
         let labels = dataset.targets.as_single_targets().to_vec();
         let classes = labels.iter().max().map_or(0, |&largest| largest.saturating_add(1));
+        let dim = dataset.records.ncols();
+        if classes.saturating_mul(dim) > MOST_WEIGHTS {
+            return Err(Error::Examples(format!(
+                "a target is {}: a head of that many classes and {dim} features is too large; number the classes 0, 1, 2, …",
+                classes - 1
+            )));
+        }
         let weights: Option<Vec<f64>> = dataset
             .weights()
             .map(|weights| weights.iter().copied().map(f64::from).collect());
