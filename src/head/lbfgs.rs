@@ -191,6 +191,14 @@ pub(super) fn finish(
     Ok(training)
 }
 
+/// The gradient at which an objective of this value per unit of weight is at its end.
+///
+/// Where the classes can be told apart and the penalty is weak, the objective itself is near 0, and a gradient of 1e-6 can still
+/// be far from the optimum: below 1, the tolerance is a share of the value.
+pub(super) fn end_of(tolerance: f64, value: f64) -> f64 {
+    tolerance * value.min(1.0)
+}
+
 /// Goes from `start` to where no component of the objective's gradient is larger than the tolerance.
 ///
 /// # Errors
@@ -215,7 +223,9 @@ pub(super) fn minimise(
         } else if descent.iterations == options.max_iterations {
             break Some(format!(
                 "stopped after {} iterations with a gradient of {:.1e}; the tolerance is {:.1e}",
-                descent.iterations, descent.seen.norm, options.gradient_tolerance
+                descent.iterations,
+                descent.seen.norm,
+                end_of(options.gradient_tolerance, descent.seen.value)
             ));
         } else if descent.iterations - descent.restarted == descent.patience {
             descent.turn()?;
@@ -223,7 +233,8 @@ pub(super) fn minimise(
             break Some(format!(
                 "no lower point is found where the gradient is {:.1e}; the tolerance of {:.1e} is finer than f64 on these \
                  features",
-                descent.seen.norm, options.gradient_tolerance
+                descent.seen.norm,
+                end_of(options.gradient_tolerance, descent.seen.value)
             ));
         }
     };
@@ -235,7 +246,7 @@ pub(super) fn minimise(
         value: descent.seen.value,
         gradient_norm: descent.seen.norm,
         iterations: descent.iterations,
-        converged: descent.seen.norm <= options.gradient_tolerance,
+        converged: descent.seen.norm <= end_of(options.gradient_tolerance, descent.seen.value),
         note,
     })
 }
@@ -401,7 +412,7 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
         match self.surface.products.get() {
             Products::Single if self.iterations == self.due.1 => f64::INFINITY,
             Products::Single => tolerance.max(SINGLE_LIMIT * self.deviation),
-            Products::Double => tolerance,
+            Products::Double => end_of(tolerance, self.seen.value),
         }
     }
 

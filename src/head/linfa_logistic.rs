@@ -112,7 +112,7 @@ fn by_linfa(
 fn check(objective: &Objective<'_>, found: Found, options: &Lbfgs, observer: &dyn Observer) -> Result<Solution> {
     let evaluation = objective.evaluate(&found.parameters, Products::Double);
     let norm = objective.gradient_norm(&evaluation.gradient);
-    if norm <= options.gradient_tolerance {
+    if norm <= lbfgs::end_of(options.gradient_tolerance, evaluation.value) {
         return Ok(Solution {
             parameters: found.parameters,
             value: evaluation.value,

@@ -234,7 +234,8 @@ pub struct Lbfgs {
     pub c: f64,
     /// Iterations after which the solver gives up. Default: 1000.
     pub max_iterations: usize,
-    /// The largest component of the gradient, of the loss divided by the rows' weights, at which the solver is done.
+    /// The largest component of the gradient, of the objective divided by C and the rows' weights, at which the solver is done;
+    /// where that objective is below 1, a share of it.
     /// Default: 1e-6.
     pub gradient_tolerance: f64,
 }
