@@ -16,7 +16,6 @@ mod team;
 use std::collections::BTreeMap;
 use std::thread;
 
-use ndarray::ArrayView2;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use self::block::{LARGE_BATCH, Listener};
@@ -111,8 +110,7 @@ fn train_block(wanted: &[Wanted<'_>], task: &TrainingTask<'_>, threads: usize, l
     let Some(&(_, recipe, options)) = wanted.first() else {
         return;
     };
-    let views: Vec<_> = task.views().iter().map(ArrayView2::as_standard_layout).collect();
-    let source = Source::new(task.train(), &views);
+    let source = Source::new(task);
     let order = || Order::new(task, &source, options.sampling, recipe.seed);
     let members = members(task, options.batch_size, threads);
     if members == 1 {
