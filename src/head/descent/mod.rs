@@ -134,9 +134,14 @@ fn train_block(wanted: &[Wanted<'_>], task: &TrainingTask<'_>, threads: usize, l
     });
 }
 
-/// How many threads shall share each batch.
+/// How many of so many threads shall share each batch, a power of two; more than one only where every epoch has a large
+/// batch, since members meet at those alone.
 fn members(task: &TrainingTask<'_>, batch_size: usize, threads: usize) -> usize {
-    let rows = batch_size.min(task.train().rows());
+    let rows = match task.order() {
+        Some(order) => order.iter().map(Vec::len).min().unwrap_or(0),
+        None => task.train().rows(),
+    };
+    let rows = batch_size.min(rows);
     if rows < LARGE_BATCH || rows * task.classes() * task.train().dim() < TEAM_WORK {
         return 1;
     }
