@@ -75,14 +75,13 @@ pub(super) fn train(
     let largest = learners.iter().map(Learner::bytes).max().unwrap_or(1);
     let together = (TOGETHER / largest).max(1);
     let mut bench = Workbench::new(member, task.classes());
-    let copies = learners.len() >= COPIED_FOR;
-    let mut copied = Aligned::zeros(if copies { piece.min(order.rows().len()) * dim } else { 0 });
+    let mut copied = Aligned::zeros(copied_values(learners.len(), piece, dim));
     let (mut labels, mut weights) = (Vec::new(), Vec::new());
     'epochs: for epoch in 0.. {
         order.next(epoch);
         for (number, piece_rows) in order.rows().chunks(piece).enumerate() {
             let original = piece_rows.iter().map(|&row| order.features(row));
-            let features: Vec<&[f32]> = if copies && piece_rows.len() * dim <= copied.len() {
+            let features: Vec<&[f32]> = if piece_rows.len() * dim <= copied.len() {
                 for (copy, row) in copied.chunks_exact_mut(dim).zip(original) {
                     copy.copy_from_slice(row);
                 }
@@ -140,6 +139,16 @@ pub(super) fn train(
     // Only an interruption leads here.
     for learner in learners {
         (listener.on_trained)(learner.index, Err(Error::Interrupted));
+    }
+}
+
+/// How many values the copy of a piece has; 0 where few heads would go through it, or a batch makes it too large.
+fn copied_values(heads: usize, piece: usize, dim: usize) -> usize {
+    let values = piece.saturating_mul(dim);
+    if heads >= COPIED_FOR && values <= 2 * PIECE / size_of::<f32>() {
+        values
+    } else {
+        0
     }
 }
 
@@ -327,5 +336,18 @@ impl<'t> Workbench<'t> {
             self.share.rows.iter().for_each(|&row| score.add_row(row));
         }
         Some(scores)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_large_batch_are_not_copied() {
+        assert_eq!(copied_values(COPIED_FOR, 128, 512), 128 * 512);
+        assert_eq!(copied_values(COPIED_FOR - 1, 128, 512), 0);
+        assert_eq!(copied_values(40, 1_000_000, 512), 0);
+        assert_eq!(copied_values(40, usize::MAX, 512), 0);
     }
 }
