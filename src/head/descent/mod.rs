@@ -118,6 +118,8 @@ fn train_block(wanted: &[Wanted<'_>], task: &TrainingTask<'_>, threads: usize, l
     }
     let team = Team::new(members);
     thread::scope(|scope| {
+        // From here on, should a thread not start, the others learn that this one is gone.
+        let first = Member::of(&team, 0);
         for rank in 1..members {
             let (learners, order, member) = (learners.clone(), &order, Member::of(&team, rank));
             scope.spawn(move || {
@@ -130,7 +132,7 @@ fn train_block(wanted: &[Wanted<'_>], task: &TrainingTask<'_>, threads: usize, l
                 block::train(learners, task, order(), member, &mut listener);
             });
         }
-        block::train(learners, task, order(), Member::of(&team, 0), listener);
+        block::train(learners, task, order(), first, listener);
     });
 }
 
