@@ -40,12 +40,10 @@ impl<'a> Examples<'a> {
                 )));
             }
         }
-        let features = if features.is_standard_layout() {
-            CowArray::from(features)
-        } else {
-            CowArray::from(features.as_standard_layout().into_owned())
-        };
-        Ok(Self { features, labels })
+        Ok(Self {
+            features: row_by_row(features),
+            labels,
+        })
     }
 
     /// The features, `[n, dim]`, row by row in memory.
@@ -83,13 +81,22 @@ impl<'a> Examples<'a> {
     }
 }
 
+/// The matrix itself where its rows lie one after another in memory, otherwise a copy of which they do.
+fn row_by_row(matrix: ArrayView2<'_, f32>) -> CowArray<'_, f32, Ix2> {
+    if matrix.is_standard_layout() {
+        CowArray::from(matrix)
+    } else {
+        CowArray::from(matrix.as_standard_layout().into_owned())
+    }
+}
+
 /// A head to be trained: how many classes, on what, checked by what, and from where.
 #[derive(Debug, Clone)]
 pub struct TrainingTask<'a> {
     classes: usize,
     train: Examples<'a>,
     validation: Option<Examples<'a>>,
-    views: Vec<ArrayView2<'a, f32>>,
+    views: Vec<CowArray<'a, f32, Ix2>>,
     sample_weights: Option<&'a [f64]>,
     initial: Option<LinearHead>,
     order: Option<&'a [Vec<usize>]>,
@@ -179,7 +186,7 @@ impl<'a> TrainingTask<'a> {
                 )));
             }
         }
-        self.views = views;
+        self.views = views.into_iter().map(row_by_row).collect();
         Ok(self)
     }
 
@@ -243,9 +250,9 @@ impl<'a> TrainingTask<'a> {
         self.validation.as_ref()
     }
 
-    /// The random views of the training rows; empty where there are none.
+    /// The random views of the training rows, row by row in memory; empty where there are none.
     #[must_use]
-    pub fn views(&self) -> &[ArrayView2<'a, f32>] {
+    pub fn views(&self) -> &[CowArray<'a, f32, Ix2>] {
         &self.views
     }
 
@@ -271,7 +278,8 @@ impl<'a> TrainingTask<'a> {
 pub struct EpochRecord {
     /// The epoch, counted from 0 as PyTorch's scripts print it.
     pub epoch: usize,
-    /// Its learning rate.
+    /// Its learning rate: where that changes with every mini-batch, in a warm-up or one-cycle, that of the first one; 0 of
+    /// solvers without one.
     #[serde(rename = "lr")]
     pub learning_rate: f64,
     /// Mean cross-entropy in nats over the training rows, each as it was just before its own mini-batch's step. The plain
@@ -410,6 +418,15 @@ mod tests {
     fn without_validation_the_last_epoch_is_kept() {
         let training = train(&[None, None, None]);
         assert_eq!((training.best_epoch, &training.head), (2, &head(3.0)));
+    }
+
+    #[test]
+    fn views_that_lie_otherwise_are_copied_once_and_others_never() {
+        let (x, turned) = (array![[1.0_f32, 2.0], [3.0, 4.0]], array![[1.0_f32, 3.0], [2.0, 4.0]]);
+        let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
+        let task = task.with_views(vec![x.view(), turned.t()]).unwrap();
+        assert!(task.views()[0].is_view());
+        assert_eq!(task.views()[1].as_slice(), Some(&[1.0, 2.0, 3.0, 4.0][..]));
     }
 
     #[test]

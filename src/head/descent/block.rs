@@ -75,17 +75,13 @@ pub(super) fn train(
     let largest = learners.iter().map(Learner::bytes).max().unwrap_or(1);
     let together = (TOGETHER / largest).max(1);
     let mut bench = Workbench::new(member, task.classes());
-    let copies = learners.len() >= COPIED_FOR;
-    let mut copied = Aligned::zeros(if copies { piece.min(order.rows().len()) * dim } else { 0 });
+    let mut copied = Aligned::zeros(copied_values(learners.len(), piece, dim));
     let (mut labels, mut weights) = (Vec::new(), Vec::new());
-    for epoch in 0.. {
+    'epochs: for epoch in 0.. {
         order.next(epoch);
         for (number, piece_rows) in order.rows().chunks(piece).enumerate() {
-            if bench.is_interrupted(listener) {
-                return interrupt(learners, listener);
-            }
             let original = piece_rows.iter().map(|&row| order.features(row));
-            let features: Vec<&[f32]> = if copies && piece_rows.len() * dim <= copied.len() {
+            let features: Vec<&[f32]> = if piece_rows.len() * dim <= copied.len() {
                 for (copy, row) in copied.chunks_exact_mut(dim).zip(original) {
                     copy.copy_from_slice(row);
                 }
@@ -105,6 +101,9 @@ pub(super) fn train(
                 weights: &weights,
             };
             for learners in learners.chunks_mut(together) {
+                if bench.is_interrupted(listener) {
+                    break 'epochs;
+                }
                 for start in (0..rows.len()).step_by(batch_size) {
                     let batch = rows.part(start..(start + batch_size).min(rows.len()));
                     let place = (epoch, (number * piece + start) / batch_size);
@@ -118,8 +117,12 @@ pub(super) fn train(
                 }
             }
         }
-        let scores = task.validation().map(|examples| bench.validate(&learners, examples));
-        let mut scores = scores.into_iter().flatten();
+        let scores = match task.validation() {
+            Some(examples) => bench.validate(&learners, examples, listener),
+            None => Some(Vec::new()),
+        };
+        let Some(scores) = scores else { break };
+        let mut scores = scores.into_iter();
         let mut left = Vec::with_capacity(learners.len());
         for mut learner in learners {
             match learner.end_epoch(epoch, scores.next(), listener.on_epoch) {
@@ -133,11 +136,19 @@ pub(super) fn train(
             return;
         }
     }
-}
-
-fn interrupt(learners: Vec<Learner<'_>>, listener: &mut Listener<'_>) {
+    // Only an interruption leads here.
     for learner in learners {
         (listener.on_trained)(learner.index, Err(Error::Interrupted));
+    }
+}
+
+/// How many values the copy of a piece has; 0 where few heads would go through it, or a batch makes it too large.
+fn copied_values(heads: usize, piece: usize, dim: usize) -> usize {
+    let values = piece.saturating_mul(dim);
+    if heads >= COPIED_FOR && values <= 2 * PIECE / size_of::<f32>() {
+        values
+    } else {
+        0
     }
 }
 
@@ -179,7 +190,7 @@ impl<'t> Workbench<'t> {
         if self.member.members() == 1 {
             return listener.observer.interrupted();
         }
-        self.share.interrupted = self.member.rank() == 0 && listener.observer.interrupted();
+        self.share.interrupted |= self.member.rank() == 0 && listener.observer.interrupted();
         self.member.is_interrupted()
     }
 
@@ -281,8 +292,14 @@ impl<'t> Workbench<'t> {
         residuals.gradient(dim, part.features, gradient);
     }
 
-    /// The score of each head on `examples`, whose rows are loaded once for all of them.
-    fn validate(&mut self, learners: &[Learner<'_>], examples: &Examples<'_>) -> Vec<Score> {
+    /// The score of each head on `examples`, whose rows are loaded once for all of them; nothing where a thread that is
+    /// alone was interrupted. A team's next batch ends it.
+    fn validate(
+        &mut self,
+        learners: &[Learner<'_>],
+        examples: &Examples<'_>,
+        listener: &Listener<'_>,
+    ) -> Option<Vec<Score>> {
         let mut scores = vec![Score::default(); learners.len()];
         let members = self.member.members();
         let shared = members > 1 && examples.rows() >= LARGE_VALIDATION;
@@ -295,6 +312,9 @@ impl<'t> Workbench<'t> {
         let mut rows = Vec::with_capacity(Scorer::ROWS);
         let mut shares = vec![Vec::new(); if shared { learners.len() } else { 0 }];
         for start in range.clone().step_by(Scorer::ROWS) {
+            if members == 1 && listener.observer.interrupted() {
+                return None;
+            }
             let piece = start..(start + Scorer::ROWS).min(range.end);
             rows.clear();
             rows.extend(piece.clone().map(|row| examples.row(row)));
@@ -315,6 +335,19 @@ impl<'t> Workbench<'t> {
             self.member.exchange(&mut self.share);
             self.share.rows.iter().for_each(|&row| score.add_row(row));
         }
-        scores
+        Some(scores)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_large_batch_are_not_copied() {
+        assert_eq!(copied_values(COPIED_FOR, 128, 512), 128 * 512);
+        assert_eq!(copied_values(COPIED_FOR - 1, 128, 512), 0);
+        assert_eq!(copied_values(40, 1_000_000, 512), 0);
+        assert_eq!(copied_values(40, usize::MAX, 512), 0);
     }
 }

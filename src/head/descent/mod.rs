@@ -10,18 +10,19 @@ mod block;
 mod criterion;
 mod learner;
 mod order;
+mod seats;
 mod step;
 mod team;
 
 use std::collections::BTreeMap;
 use std::thread;
 
-use ndarray::ArrayView2;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use self::block::{LARGE_BATCH, Listener};
 use self::learner::Learner;
 use self::order::{Order, Source};
+use self::seats::THREADS;
 use self::team::{LEAVES, Member, Team};
 use super::recipe::{Descent, Recipe, Sampling, Update};
 use super::training::{EpochRecord, Training, TrainingTask};
@@ -49,12 +50,9 @@ pub(super) fn train(
         on_epoch,
         on_trained: &mut |_, training| result = Some(training),
     };
-    train_block(
-        &[(0, recipe, options)],
-        task,
-        rayon::current_num_threads(),
-        &mut listener,
-    );
+    let all = rayon::current_num_threads();
+    let threads = THREADS.take(members(task, options.batch_size, all), all);
+    train_block(&[(0, recipe, options)], task, threads.count(), &mut listener);
     result.expect("a block hands over each of its heads")
 }
 
@@ -65,15 +63,18 @@ pub(super) fn train_all(
     observer: &dyn Observer,
     on_trained: &(dyn Fn(usize, Result<Training>) + Sync),
 ) {
-    let blocks = blocks(wanted, task, rayon::current_num_threads());
-    let threads = rayon::current_num_threads() / blocks.len().max(1);
+    let all = rayon::current_num_threads();
+    let blocks = blocks(wanted, task, all);
+    let share = all / blocks.len().max(1);
     blocks.par_iter().for_each(|block| {
         let mut listener = Listener {
             observer,
             on_epoch: &mut |_| (),
             on_trained: &mut |index, training| on_trained(index, training),
         };
-        train_block(block, task, threads, &mut listener);
+        let batch_size = block.first().map_or(1, |(_, _, options)| options.batch_size);
+        let threads = THREADS.take(members(task, batch_size, share), all);
+        train_block(block, task, threads.count(), &mut listener);
     });
 }
 
@@ -99,8 +100,8 @@ fn blocks<'r>(wanted: &[Wanted<'r>], task: &TrainingTask<'_>, threads: usize) ->
         .collect()
 }
 
-/// Trains heads of one seed, batch size and sampling, with up to so many threads.
-fn train_block(wanted: &[Wanted<'_>], task: &TrainingTask<'_>, threads: usize, listener: &mut Listener<'_>) {
+/// Trains heads of one seed, batch size and sampling with so many threads, see [`members`].
+fn train_block(wanted: &[Wanted<'_>], task: &TrainingTask<'_>, members: usize, listener: &mut Listener<'_>) {
     let mut learners = Vec::with_capacity(wanted.len());
     for &(index, recipe, options) in wanted {
         match Learner::new(index, recipe, options, task) {
@@ -111,15 +112,15 @@ fn train_block(wanted: &[Wanted<'_>], task: &TrainingTask<'_>, threads: usize, l
     let Some(&(_, recipe, options)) = wanted.first() else {
         return;
     };
-    let views: Vec<_> = task.views().iter().map(ArrayView2::as_standard_layout).collect();
-    let source = Source::new(task.train(), &views);
+    let source = Source::new(task);
     let order = || Order::new(task, &source, options.sampling, recipe.seed);
-    let members = members(task, options.batch_size, threads);
     if members == 1 {
         return block::train(learners, task, order(), Member::alone(), listener);
     }
     let team = Team::new(members);
     thread::scope(|scope| {
+        // From here on, should a thread not start, the others learn that this one is gone.
+        let first = Member::of(&team, 0);
         for rank in 1..members {
             let (learners, order, member) = (learners.clone(), &order, Member::of(&team, rank));
             scope.spawn(move || {
@@ -132,13 +133,18 @@ fn train_block(wanted: &[Wanted<'_>], task: &TrainingTask<'_>, threads: usize, l
                 block::train(learners, task, order(), member, &mut listener);
             });
         }
-        block::train(learners, task, order(), Member::of(&team, 0), listener);
+        block::train(learners, task, order(), first, listener);
     });
 }
 
-/// How many threads shall share each batch.
+/// How many of so many threads shall share each batch, a power of two; more than one only where every epoch has a large
+/// batch, since members meet at those alone.
 fn members(task: &TrainingTask<'_>, batch_size: usize, threads: usize) -> usize {
-    let rows = batch_size.min(task.train().rows());
+    let rows = match task.order() {
+        Some(order) => order.iter().map(Vec::len).min().unwrap_or(0),
+        None => task.train().rows(),
+    };
+    let rows = batch_size.min(rows);
     if rows < LARGE_BATCH || rows * task.classes() * task.train().dim() < TEAM_WORK {
         return 1;
     }

@@ -1,10 +1,8 @@
 //! Which rows an epoch sees, in which order, and in which views: a matter of the seed alone.
 
-use ndarray::{CowArray, Ix2};
-
 use crate::head::random::{Random, Stream};
 use crate::head::recipe::Sampling;
-use crate::head::training::{Examples, TrainingTask};
+use crate::head::training::TrainingTask;
 
 /// Where rows come from: the training rows, or random views of them.
 #[derive(Debug)]
@@ -15,13 +13,14 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// `views` in standard layout, each of the shape of the training rows.
-    pub(super) fn new(train: &'a Examples<'_>, views: &'a [CowArray<'_, f32, Ix2>]) -> Self {
-        let values = |view: &'a CowArray<'_, f32, Ix2>| view.as_slice().expect("its layout is standard");
+    pub(super) fn new(task: &'a TrainingTask<'_>) -> Self {
+        let views = task.views().iter();
         Self {
-            dim: train.dim(),
-            plain: train.values(),
-            views: views.iter().map(values).collect(),
+            dim: task.train().dim(),
+            plain: task.train().values(),
+            views: views
+                .map(|view| view.as_slice().expect("`with_views` makes the layout standard"))
+                .collect(),
         }
     }
 

@@ -2,14 +2,10 @@
 use ndarray::Array2;
 
 use super::*;
+use crate::head::training::Examples;
 
 fn source_of(task: &TrainingTask<'_>, check: impl FnOnce(Source<'_>)) {
-    let views: Vec<_> = task
-        .views()
-        .iter()
-        .map(ndarray::ArrayView2::as_standard_layout)
-        .collect();
-    check(Source::new(task.train(), &views));
+    check(Source::new(task));
 }
 
 #[test]

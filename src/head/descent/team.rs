@@ -22,7 +22,7 @@ pub(super) struct Share {
     pub(super) gradient: Vec<f32>,
     /// The scores of its rows, in their order.
     pub(super) rows: Vec<RowScore>,
-    /// Whether it was asked to end the training; the first member's word counts.
+    /// Whether it was asked to end the training; the first member's word counts, once it was said.
     pub(super) interrupted: bool,
 }
 
@@ -146,7 +146,8 @@ impl<'t> Member<'t> {
         sum_of(&gradients, &mut share.gradient, &mut self.sum);
         share.rows.clear();
         share.rows.extend(shares.iter().flat_map(|share| &share.rows));
-        self.interrupted = shares[0].interrupted;
+        // It stays: who looks only now and then must not miss the one share that said so.
+        self.interrupted |= shares[0].interrupted;
     }
 }
 

@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::Array2;
 use proptest::prelude::*;
 
+use super::block::Listener;
 use super::reference_tests::scattered;
-use crate::head::recipe::{ClassWeights, Descent, EarlyStopping, Recipe, Sampling, Update, ValidRecipe, train_all};
+use super::{members, train_block};
+use crate::head::recipe::{
+    ClassWeights, Descent, EarlyStopping, Lbfgs, Recipe, Sampling, Solver, Update, ValidRecipe, train_all,
+};
 use crate::head::schedule::{PlateauLr, Schedule};
 use crate::head::training::{Examples, Training, TrainingTask};
 use crate::{Error, Observer, Quiet, Result};
@@ -45,6 +49,21 @@ fn all(recipes: &[Recipe], task: &TrainingTask<'_>) -> Vec<Result<Training>> {
         .into_iter()
         .map(|result| result.into_inner().unwrap().unwrap())
         .collect()
+}
+
+/// Trains with so many threads, whatever other tests take meanwhile.
+fn shared(recipe: &Recipe, task: &TrainingTask<'_>, members: usize, observer: &dyn Observer) -> Result<Training> {
+    let Solver::Descent(options) = &recipe.solver else {
+        panic!("{recipe:?} is no descent");
+    };
+    let mut result = None;
+    let mut listener = Listener {
+        observer,
+        on_epoch: &mut |_| (),
+        on_trained: &mut |_, training| result = Some(training),
+    };
+    train_block(&[(0, recipe, options)], task, members, &mut listener);
+    result.unwrap()
 }
 
 /// Everything of a training, as bits.
@@ -176,12 +195,14 @@ fn a_large_batch_gives_the_same_bits_on_any_number_of_threads() {
             clip_norm: Some(0.5),
             ..Descent::sgd()
         });
-        assert!(super::members(&task, 256, 8) == 8, "the batches are not split");
-        let one = pool(1).install(|| train(&recipe, &task)).unwrap();
-        for threads in [2, 3, 8] {
-            let several = pool(threads).install(|| train(&recipe, &task)).unwrap();
+        assert_eq!([1, 3, 8].map(|threads| members(&task, 256, threads)), [1, 2, 8]);
+        let one = shared(&recipe, &task, 1, &Quiet).unwrap();
+        for threads in [2, 4, 8] {
+            let several = shared(&recipe, &task, threads, &Quiet).unwrap();
             assert_eq!(bits(&several), bits(&one), "{threads} threads");
         }
+        let taken = pool(8).install(|| train(&recipe, &task)).unwrap();
+        assert_eq!(bits(&taken), bits(&one));
         assert!(one.history[1].train_loss < one.history[0].train_loss);
     }
 }
@@ -235,7 +256,25 @@ fn an_interruption_ends_every_head_of_a_sweep() {
             _ => done.fetch_add(1, Ordering::Relaxed),
         };
     });
-    assert_eq!(interrupted.into_inner() + done.into_inner(), 40);
+    let (interrupted, done) = (interrupted.into_inner(), done.into_inner());
+    assert_eq!(interrupted + done, 40);
+    // A block asks in each of its 25 epochs, so that one at most is done with 30 questions: ten heads on one thread.
+    assert!(interrupted >= 30, "{interrupted} of 40");
+}
+
+#[test]
+fn an_interruption_ends_a_validation_under_way() {
+    let (rows, validation) = (made(12, 8, 3, 0.3), made(2000, 8, 3, 0.6));
+    let task = task(3, &rows)
+        .with_validation(Examples::new(validation.0.view(), &validation.1).unwrap())
+        .unwrap();
+    let recipe = Recipe::from(Descent {
+        epochs: 1,
+        ..Descent::sgd()
+    });
+    // The only epoch has one piece, so that the second question is asked after it.
+    let result = shared(&recipe, &task, 1, &StopAfter(1, AtomicUsize::new(0)));
+    assert!(matches!(result, Err(Error::Interrupted)), "{result:?}");
 }
 
 #[test]
@@ -247,10 +286,115 @@ fn an_interruption_ends_a_training_that_several_threads_share() {
         batch_size: 256,
         ..Descent::sgd()
     });
-    let recipe = recipe.check().unwrap();
-    let stop = StopAfter(20, AtomicUsize::new(0));
-    let result = pool(4).install(|| recipe.train(&task, &stop, &mut |_| ()));
+    let result = shared(&recipe, &task, 4, &StopAfter(20, AtomicUsize::new(0)));
     assert!(matches!(result, Err(Error::Interrupted)), "{result:?}");
+}
+
+#[test]
+fn a_team_of_three_batches_a_piece_hears_of_an_interruption() {
+    // The shares of a batch are in one of three buffers in turn; a question every third batch meets the same one each time.
+    let rows = made(4800, 128, 26, 0.1);
+    let task = task(26, &rows);
+    assert_eq!(members(&task, 160, 2), 2);
+    let recipe = Recipe::from(Descent {
+        epochs: 3,
+        batch_size: 160,
+        ..Descent::sgd()
+    });
+    let result = shared(&recipe, &task, 2, &StopAfter(2, AtomicUsize::new(0)));
+    assert!(matches!(result, Err(Error::Interrupted)), "{result:?}");
+}
+
+#[test]
+fn no_team_is_formed_where_an_epoch_has_no_large_batch() {
+    let rows = made(2000, 256, 11, 0.1);
+    let (long, short) = ((0..2000).collect::<Vec<usize>>(), (0..100).collect::<Vec<usize>>());
+    let orders = [vec![long.clone(), long.clone()], vec![long, short]];
+    let count = |order| members(&task(11, &rows).with_order(order).unwrap(), 256, 8);
+    assert_eq!([count(&orders[0]), count(&orders[1])], [8, 1]);
+}
+
+#[test]
+fn standardised_views_and_class_weights_give_the_same_bits_in_a_sweep_and_on_any_number_of_threads() {
+    let (rows, validation) = (made(300, 64, 3, 0.2), made(70, 64, 3, 0.6));
+    let turned = rows.0.mapv(|value| value * 0.9 + 0.1);
+    let task = task(3, &rows)
+        .with_validation(Examples::new(validation.0.view(), &validation.1).unwrap())
+        .unwrap()
+        .with_views(vec![rows.0.view(), turned.view()])
+        .unwrap();
+    let with = |solver, class_weights| Recipe {
+        solver,
+        class_weights,
+        standardize: true,
+        ..Recipe::default()
+    };
+    let descent = |batch_size, descent| {
+        Solver::Descent(Descent {
+            epochs: 3,
+            batch_size,
+            learning_rate: 0.01,
+            ..descent
+        })
+    };
+    let given = ClassWeights::Given(vec![1.0, 0.5, 2.0]);
+    let recipes = [
+        with(descent(4, Descent::sgd()), given.clone()),
+        with(descent(4, Descent::adamw()), ClassWeights::Balanced),
+        with(descent(200, Descent::adamw()), given.clone()),
+        with(Solver::Lbfgs(Lbfgs::default()), given),
+    ];
+    let alone: Vec<_> = recipes
+        .iter()
+        .map(|recipe| bits(&pool(1).install(|| train(recipe, &task)).unwrap()))
+        .collect();
+    let plain = Recipe {
+        standardize: false,
+        ..recipes[0].clone()
+    };
+    assert_ne!(bits(&train(&plain, &task).unwrap()), alone[0]);
+    for threads in [1, 2, 8] {
+        for (recipe, alone) in recipes.iter().zip(&alone) {
+            let single = pool(threads).install(|| train(recipe, &task)).unwrap();
+            assert_eq!(&bits(&single), alone, "{recipe:?} on {threads} threads");
+        }
+        let together = pool(threads).install(|| all(&recipes, &task));
+        for ((recipe, together), alone) in recipes.iter().zip(&together).zip(&alone) {
+            assert_eq!(
+                &bits(together.as_ref().unwrap()),
+                alone,
+                "{recipe:?} on {threads} threads"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_plateau_without_validation_is_refused() {
+    let rows = made(12, 8, 3, 0.3);
+    let recipe = Recipe::from(Descent {
+        schedule: Schedule::Plateau(PlateauLr::default()),
+        ..Descent::sgd()
+    });
+    let error = train(&recipe, &task(3, &rows)).unwrap_err();
+    assert!(
+        matches!(&error, Error::Usage(problem) if problem.contains("plateau") && problem.contains("validation")),
+        "{error}"
+    );
+}
+
+#[test]
+fn class_weights_of_classes_without_rows_alone_are_refused() {
+    let rows = made(12, 8, 2, 0.3);
+    let recipe = Recipe {
+        class_weights: ClassWeights::Given(vec![0.0, 0.0, 1.0]),
+        ..Recipe::default()
+    };
+    let error = train(&recipe, &task(3, &rows)).unwrap_err();
+    assert!(
+        matches!(&error, Error::Usage(problem) if problem.contains("nothing to learn")),
+        "{error}"
+    );
 }
 
 #[test]
