@@ -57,6 +57,9 @@ pub(super) fn fit(
     observer: &dyn Observer,
     on_epoch: &mut dyn FnMut(&EpochRecord),
 ) -> Result<Training> {
+    if observer.interrupted() {
+        return Err(Error::Interrupted);
+    }
     let weights = row_weights(&recipe.class_weights, task)?;
     let objective = Objective::new(task, &weights, recipe.label_smoothing, options.c)?;
     let start = start(task, &objective);
@@ -361,6 +364,8 @@ struct Descent<'s, 'o, 'a> {
     iterations: usize,
     /// The iteration at which the memory was last emptied.
     restarted: usize,
+    /// The iteration at which a step last brought nothing.
+    recovered: Option<usize>,
     /// Iterations without an end after which the variables are changed.
     patience: usize,
     memory: Memory,
@@ -379,6 +384,7 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
             seen,
             iterations: 0,
             restarted: 0,
+            recovered: None,
             patience: PATIENCE,
             memory: memory(),
         })
@@ -446,9 +452,10 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
     fn recover(&mut self) -> Result<bool> {
         if self.surface.products.get() == Products::Single {
             self.surface.products.set(Products::Double);
-        } else if self.restarted == self.iterations && self.iterations > 0 {
+        } else if self.recovered == Some(self.iterations) {
             return Ok(false);
         }
+        self.recovered = Some(self.iterations);
         let at = self.seen.at.clone();
         self.restart(&at)?;
         Ok(true)

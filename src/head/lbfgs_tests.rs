@@ -226,6 +226,23 @@ fn a_path_ends_where_single_trainings_end() {
 }
 
 #[test]
+fn a_path_ends_where_no_step_leads_lower_from_its_start() {
+    let (features, labels, _) = problem(4);
+    let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    // Far below the rounding of f64: what follows the first one starts from where nothing is lower.
+    let options = Lbfgs {
+        gradient_tolerance: 1e-30,
+        ..Lbfgs::default()
+    };
+    let path = options.path(&[1.0; 5], &Recipe::default(), &task, &Quiet).unwrap();
+    for training in path {
+        let convergence = training.convergence.unwrap();
+        assert!(!convergence.converged && convergence.note.is_some());
+        assert!(convergence.gradient_norm < 1e-13, "{convergence:?}");
+    }
+}
+
+#[test]
 fn a_start_at_the_optimum_stays_there() {
     let (features, labels, _) = problem(4);
     let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();

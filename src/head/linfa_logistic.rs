@@ -43,6 +43,9 @@ pub(super) fn fit(
     observer: &dyn Observer,
     on_epoch: &mut dyn FnMut(&EpochRecord),
 ) -> Result<Training> {
+    if observer.interrupted() {
+        return Err(Error::Interrupted);
+    }
     let weights = lbfgs::row_weights(&recipe.class_weights, task)?;
     let objective = Objective::new(task, &weights, recipe.label_smoothing, options.c)?;
     let solution = match by_linfa(&objective, options, observer)? {
@@ -80,6 +83,9 @@ fn by_linfa(
         Ok(iterations) => iterations,
         Err(reason) => return Ok(Err(reason)),
     };
+    if observer.interrupted() {
+        return Err(Error::Interrupted);
+    }
     let labels: Array1<usize> = objective.labels().collect();
     let dataset = DatasetBase::new(objective.scaled_rows(problem.scale), labels);
     let model = MultiLogisticRegression::<f64>::default()

@@ -29,6 +29,7 @@ mod objective;
 mod preconditioner;
 mod recipe;
 mod schedule;
+mod side_by_side;
 mod softmax;
 mod standardize;
 mod training;

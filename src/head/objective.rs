@@ -401,6 +401,12 @@ pub(super) fn matrices<'t>(task: &'t TrainingTask<'_>) -> Vec<ArrayView2<'t, f32
     }
 }
 
+/// How many threads an evaluation can use at most.
+pub(super) fn parts(task: &TrainingTask<'_>) -> usize {
+    let rows = task.train().rows() * task.views().len().max(1);
+    rows.div_ceil(BLOCK).min(PARTS)
+}
+
 /// The larger number, and NaN where one is.
 fn larger(a: f64, b: f64) -> f64 {
     if b > a || b.is_nan() { b } else { a }

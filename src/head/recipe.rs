@@ -6,13 +6,13 @@
 use linfa::dataset::{AsSingleTargets, DatasetBase};
 use linfa::traits::Fit;
 use ndarray::{ArrayBase, Data, Ix2};
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
 use super::linear::LinearHead;
 use super::schedule::Schedule;
+use super::side_by_side::side_by_side;
 use super::training::{EpochRecord, Examples, Training, TrainingTask};
-use super::{descent, lbfgs, linfa_logistic, standardize};
+use super::{descent, lbfgs, linfa_logistic, objective, standardize};
 use crate::{Error, Observer, Quiet, Result};
 
 /// How a head is trained, not yet checked.
@@ -393,6 +393,10 @@ impl ValidRecipe {
         on_epoch: &mut dyn FnMut(&EpochRecord),
     ) -> Result<Training> {
         if self.0.standardize {
+            // Measuring and copying the features is work too.
+            if observer.interrupted() {
+                return Err(Error::Interrupted);
+            }
             standardize::standardized(task, |task| self.solve(task, observer, on_epoch))
         } else {
             self.solve(task, observer, on_epoch)
@@ -434,7 +438,7 @@ pub fn train_all(
         let on_trained = |index, training: Result<Training>| on_trained(index, training.and_then(fold));
         train_group(recipes, &standardized, turned, observer, &on_trained);
     };
-    if standardize::with_standardized(task, on_standardized).is_err() {
+    if observer.interrupted() || standardize::with_standardized(task, on_standardized).is_err() {
         // Each finds out for itself what stands in the way.
         for index in standardized {
             on_trained(index, recipes[index].train(task, observer, &mut |_| ()));
@@ -450,18 +454,25 @@ fn train_group(
     observer: &dyn Observer,
     on_trained: &(dyn Fn(usize, Result<Training>) + Sync),
 ) {
-    let (mut descents, mut others) = (Vec::new(), Vec::new());
+    let (mut descents, mut lbfgs, mut linfa) = (Vec::new(), Vec::new(), Vec::new());
     for &index in indexes {
-        let recipe = &recipes[index];
-        match &recipe.0.solver {
-            Solver::Descent(options) => descents.push((index, &recipe.0, options)),
-            Solver::Lbfgs(_) | Solver::Linfa(_) => others.push((index, recipe)),
+        let recipe = &recipes[index].0;
+        match &recipe.solver {
+            Solver::Descent(options) => descents.push((index, recipe, options)),
+            Solver::Lbfgs(_) => lbfgs.push(index),
+            Solver::Linfa(_) => linfa.push(index),
         }
     }
+    let solve = |index: usize| on_trained(index, recipes[index].solve(task, observer, &mut |_| ()));
     descent::train_all(&descents, task, observer, on_trained);
-    others
-        .par_iter()
-        .for_each(|&(index, recipe)| on_trained(index, recipe.solve(task, observer, &mut |_| ())));
+    if objective::parts(task) >= lbfgs.len().min(rayon::current_num_threads()) {
+        // Each evaluation fills the cores.
+        lbfgs.into_iter().for_each(solve);
+    } else {
+        side_by_side(lbfgs.len(), &|place| solve(lbfgs[place]));
+    }
+    // One after another, for each holds a copy of the features in f64.
+    linfa.into_iter().for_each(solve);
 }
 
 impl<D, T> Fit<ArrayBase<D, Ix2>, T, Error> for Recipe

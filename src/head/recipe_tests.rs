@@ -124,14 +124,16 @@ fn a_loss_that_is_not_finite_names_the_epoch() {
     assert!(error.hint().unwrap().contains("lower the learning rate"));
 }
 
+struct Stop;
+
+impl Observer for Stop {
+    fn interrupted(&self) -> bool {
+        true
+    }
+}
+
 #[test]
 fn an_interruption_ends_the_training() {
-    struct Stop;
-    impl Observer for Stop {
-        fn interrupted(&self) -> bool {
-            true
-        }
-    }
     let x = array![[1_f32], [-1.0]];
     let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
     let recipe = Recipe::default().check().unwrap();
@@ -139,6 +141,74 @@ fn an_interruption_ends_the_training() {
         recipe.train(&task, &Stop, &mut |_| ()),
         Err(Error::Interrupted)
     ));
+}
+
+#[test]
+fn an_interrupted_sweep_begins_no_other_optimum() {
+    let x = array![[1_f32], [-1.0]];
+    let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
+    // Weights of three classes: whoever begins says that they do not fit.
+    let recipe = |number: usize| Recipe {
+        solver: match number % 2 {
+            0 => Solver::Lbfgs(Lbfgs::default()),
+            _ => Solver::Linfa(Lbfgs::default()),
+        },
+        class_weights: ClassWeights::Given(vec![1.0; 3]),
+        standardize: number >= 20,
+        ..Recipe::default()
+    };
+    let recipes: Vec<ValidRecipe> = (0..40).map(|number| recipe(number).check().unwrap()).collect();
+    let interrupted = std::sync::Mutex::new(vec![0; 40]);
+    train_all(&recipes, &task, &Stop, &|index, training| {
+        interrupted.lock().unwrap()[index] += usize::from(matches!(training, Err(Error::Interrupted)));
+    });
+    assert_eq!(interrupted.into_inner().unwrap(), [1; 40]);
+    // Too large for f32 once standardised: whoever measures the features says so.
+    let x = ndarray::Array2::from_shape_fn((2, 1), |(row, _)| row as f32 * f32::MAX);
+    let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
+    let recipe = Recipe {
+        standardize: true,
+        ..Recipe::from(Lbfgs::default())
+    };
+    assert!(matches!(
+        recipe.check().unwrap().train(&task, &Stop, &mut |_| ()),
+        Err(Error::Interrupted)
+    ));
+}
+
+#[test]
+fn a_sweep_gives_the_heads_of_single_trainings_whatever_the_threads() {
+    let (features, labels) = objective::tests::made(300, 8, 3);
+    let task = TrainingTask::new(3, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    let recipe = |number: usize| {
+        let options = Lbfgs {
+            c: 0.1 * (1 + number) as f64,
+            ..Lbfgs::default()
+        };
+        let solver = if number < 6 {
+            Solver::Lbfgs(options)
+        } else {
+            Solver::Linfa(options)
+        };
+        Recipe {
+            solver,
+            ..Recipe::default()
+        }
+    };
+    let recipes: Vec<ValidRecipe> = (0..8).map(|number| recipe(number).check().unwrap()).collect();
+    // Two pieces an evaluation: two threads share each head, six have one each.
+    for threads in [1, 2, 6] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let swept = std::sync::Mutex::new(vec![None; 8]);
+        pool.install(|| {
+            train_all(&recipes, &task, &Quiet, &|index, training| {
+                swept.lock().unwrap()[index] = Some(training.unwrap());
+            });
+        });
+        for (recipe, training) in recipes.iter().zip(swept.into_inner().unwrap()) {
+            assert_eq!(recipe.train(&task, &Quiet, &mut |_| ()).unwrap(), training.unwrap());
+        }
+    }
 }
 
 #[test]
