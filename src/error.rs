@@ -367,6 +367,10 @@ pub enum Error {
         learning_rate: f64,
     },
 
+    /// The objective of a solver that goes to the optimum, or the head found, is infinite or NaN.
+    #[error("the loss is not a finite number: the features are too large for their optimum to be computed")]
+    NoOptimum,
+
     /// No training of a sweep came to a head.
     #[error("none of {heads} trainings came to a head; the first: {problem}")]
     NoHead {
@@ -626,6 +630,9 @@ impl Error {
                 "lower the learning rate, for example to {}",
                 learning_rate / 10.0
             )),
+            Self::NoOptimum => {
+                Some("train on features of one scale with `--standardize`, or with a smaller `--C`".to_owned())
+            }
             Self::NoHead { .. } => Some(
                 "sweep lower learning rates or stronger penalties; --leaderboard FILE.csv has each one's reason"
                     .to_owned(),

@@ -48,7 +48,7 @@ pub(super) struct Solution {
 /// Trains the head that minimises `C · Σ sᵢ·ceᵢ + ½·|W|²`; the history has one record, of learning rate 0.
 ///
 /// # Errors
-/// [`Error::Diverged`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it,
+/// [`Error::NoOptimum`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it,
 /// [`Error::Usage`] if the class weights do not fit the task.
 pub(super) fn fit(
     options: &Lbfgs,
@@ -154,10 +154,7 @@ pub(super) fn finish(
 ) -> Result<Training> {
     let head = objective.head_of(&solution.parameters, task.classes())?;
     if !head.is_finite() {
-        return Err(Error::Diverged {
-            epoch: 0,
-            learning_rate: 0.0,
-        });
+        return Err(Error::NoOptimum);
     }
     let train = head.score(task.train().features(), task.train().labels())?;
     let validation = match task.validation() {
@@ -188,7 +185,7 @@ pub(super) fn finish(
 /// Goes from `start` to where no component of the objective's gradient is larger than the tolerance.
 ///
 /// # Errors
-/// [`Error::Diverged`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it.
+/// [`Error::NoOptimum`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it.
 pub(super) fn minimise(
     objective: &Objective<'_>,
     start: &Parameters,
@@ -475,10 +472,7 @@ fn look(surface: &Surface<'_, '_>, at: &Vector) -> Result<Seen> {
     surface.last.replace(None);
     surface.origin.replace(None);
     surface.allowance.set(1);
-    surface.see(at, Seen::clone).map_err(|_| Error::Diverged {
-        epoch: 0,
-        learning_rate: 0.0,
-    })
+    surface.see(at, Seen::clone).map_err(|_| Error::NoOptimum)
 }
 
 /// argmin's state of a minimisation that starts at a point.

@@ -3,6 +3,7 @@
 use ndarray::{Axis, array};
 use serde::Deserialize;
 
+use super::super::linear::LinearHead;
 use super::super::objective::tests::made;
 use super::super::recipe::Solver as RecipeSolver;
 use super::super::training::Examples;
@@ -360,6 +361,30 @@ fn an_interruption_ends_the_minimisation() {
         recipe.train(&task, &Stop, &mut |_| ()),
         Err(Error::Interrupted)
     ));
+}
+
+#[test]
+fn an_objective_that_is_not_finite_is_said_to_be_so() {
+    let x = array![[3e38_f32], [-3e38], [1.0]];
+    let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1, 1]).unwrap()).unwrap();
+    let start = LinearHead::new(array![[3e38_f32], [-3e38]], array![0.0, 0.0]).unwrap();
+    let task = task.with_initial_head(start).unwrap();
+    for solver in [RecipeSolver::Lbfgs, RecipeSolver::Linfa] {
+        let recipe = Recipe {
+            solver: solver(Lbfgs {
+                c: 1e300,
+                ..Lbfgs::default()
+            }),
+            ..Recipe::default()
+        };
+        let error = recipe.check().unwrap().train(&task, &Quiet, &mut |_| ()).unwrap_err();
+        assert!(matches!(error, Error::NoOptimum), "{error:?}");
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.contains("--standardize") && !hint.contains("learning rate"),
+            "{hint}"
+        );
+    }
 }
 
 #[test]

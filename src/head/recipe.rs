@@ -383,9 +383,9 @@ impl ValidRecipe {
     /// The result depends on the task and these options alone, not on the number of threads.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if a loss or weight becomes infinite or NaN, [`Error::Interrupted`] as soon as the observer
-    /// asks for it (a head of fewer epochs is not what was ordered, so it is not handed out), [`Error::Examples`] if the
-    /// task does not fit these options.
+    /// [`Error::Diverged`] if a loss or weight becomes infinite or NaN, [`Error::NoOptimum`] if the objective is so at the
+    /// start, [`Error::Interrupted`] as soon as the observer asks for it (a head of fewer epochs is not what was ordered, so
+    /// it is not handed out), [`Error::Examples`] if the task does not fit these options.
     pub fn train(
         &self,
         task: &TrainingTask<'_>,

@@ -164,8 +164,9 @@ fn an_interrupted_sweep_begins_no_other_optimum() {
     });
     assert_eq!(interrupted.into_inner().unwrap(), [1; 40]);
     // Too large for f32 once standardised: whoever measures the features says so.
-    let x = ndarray::Array2::from_shape_fn((2, 1), |(row, _)| row as f32 * f32::MAX);
+    let (x, far) = (array![[1e-3_f32], [2e-3]], array![[f32::MAX]]);
     let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
+    let task = task.with_validation(Examples::new(far.view(), &[0]).unwrap()).unwrap();
     let recipe = Recipe {
         standardize: true,
         ..Recipe::from(Lbfgs::default())
