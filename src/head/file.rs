@@ -13,6 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use super::linear::{LinearHead, RankedClass};
+use super::softmax::TEMPERATURES;
 use crate::disk::Output;
 use crate::{Error, Result};
 
@@ -213,8 +214,12 @@ impl HeadFile {
             return Err("it has a weight that is infinite or NaN".to_owned());
         }
         let temperature = self.meta.temperature;
-        if !(temperature.is_finite() && temperature > 0.0) {
-            return Err(format!("its temperature is {temperature}, not a finite number above 0"));
+        if !TEMPERATURES.contains(&temperature) {
+            return Err(format!(
+                "its temperature is {temperature}: it lies in {}..={}",
+                TEMPERATURES.start(),
+                TEMPERATURES.end()
+            ));
         }
         Ok(())
     }
@@ -365,7 +370,7 @@ mod tests {
         assert_eq!(load_bytes(&bytes).unwrap(), file, "to the last bit");
         let tensors = |bytes: &[u8]| bytes[bytes.len() - 72..].to_vec();
         assert_eq!(tensors(&bytes), tensors(&plain));
-        for temperature in ["0", "-1", "NaN", "inf", "warm"] {
+        for temperature in ["0", "-1", "NaN", "inf", "warm", "1e-310", "101"] {
             let mut header = header();
             header["__metadata__"][KEY_TEMPERATURE] = json!(temperature);
             let problem = load_bytes(&made(&header, 72)).unwrap_err().to_string();

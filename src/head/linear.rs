@@ -8,6 +8,7 @@ use ndarray::{Array1, Array2, ArrayBase, ArrayView1, ArrayView2, Axis, Data, Ix2
 use super::kernel::{self, Strides};
 use super::loss::{self, Scorer};
 use super::random::{Random, Stream};
+use super::softmax::softmax_row_at;
 use crate::{Error, Result};
 
 /// Rows whose logits are formed together.
@@ -125,8 +126,13 @@ impl LinearHead {
     /// The same of the logits divided by `temperature`.
     pub(super) fn probabilities_at(&self, x: ArrayView2<'_, f32>, temperature: f64) -> Result<Array2<f32>> {
         let mut logits = self.logits(x)?;
+        let mut probabilities = Vec::with_capacity(self.classes());
         for mut row in logits.rows_mut() {
-            softmax(row.as_slice_mut().expect("a new array is contiguous"), temperature);
+            let row = row.as_slice_mut().expect("a new array is contiguous");
+            softmax_row_at(row, temperature, &mut probabilities);
+            for (value, probability) in row.iter_mut().zip(&probabilities) {
+                *value = *probability as f32;
+            }
         }
         Ok(logits)
     }
@@ -156,9 +162,9 @@ impl LinearHead {
     /// The same with the probabilities of the logits divided by `temperature`.
     pub(super) fn top_k_at(&self, x: ArrayView2<'_, f32>, k: usize, temperature: f64) -> Result<Vec<Vec<RankedClass>>> {
         let logits = self.logits(x)?;
+        let mut probabilities = Vec::with_capacity(self.classes());
         let rank = |logits: ArrayView1<'_, f32>| {
-            let mut probabilities = logits.to_vec();
-            softmax(&mut probabilities, temperature);
+            softmax_row_at(&logits.to_vec(), temperature, &mut probabilities);
             let mut order: Vec<usize> = (0..logits.len()).collect();
             // By logit, not by probability: two classes far behind may both round to a probability of 0.
             order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
@@ -167,7 +173,7 @@ impl LinearHead {
                 .into_iter()
                 .map(|class| RankedClass {
                     class,
-                    probability: probabilities[class],
+                    probability: probabilities[class] as f32,
                 })
                 .collect()
         };
@@ -247,15 +253,6 @@ fn standard(matrix: Array2<f32>) -> Array2<f32> {
         matrix
     } else {
         matrix.as_standard_layout().into_owned()
-    }
-}
-
-/// Turns one row of logits into probabilities, having divided them by `temperature`.
-fn softmax(logits: &mut [f32], temperature: f64) {
-    let divided: Vec<f64> = logits.iter().map(|&logit| f64::from(logit) / temperature).collect();
-    let log_sum_exp = loss::log_sum_exp(&divided);
-    for (probability, logit) in logits.iter_mut().zip(divided) {
-        *probability = (logit - log_sum_exp).exp() as f32;
     }
 }
 

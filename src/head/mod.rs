@@ -39,9 +39,10 @@ use crate::random;
 pub use file::{HeadFile, HeadMeta};
 pub use linear::{LinearHead, RankedClass};
 pub use loss::{Score, cross_entropy};
-pub(crate) use loss::{argmax, check_labels, log_sum_exp};
+pub(crate) use loss::{argmax, check_labels};
 pub use recipe::{
     ClassWeights, Descent, EarlyStopping, Lbfgs, Recipe, Sampling, Solver, Update, ValidRecipe, train_all,
 };
 pub use schedule::{CosineLr, ExponentialLr, MultiStepLr, OneCycleLr, PlateauLr, Schedule, StepLr};
+pub(crate) use softmax::{TEMPERATURES, softmax_row_at};
 pub use training::{Convergence, EpochRecord, Examples, Training, TrainingTask};

@@ -4,6 +4,7 @@
 //! vectorised. Both are within 1 unit in the last place of f64, far below what an f32 weight can tell.
 
 use std::f64::consts::LOG2_E;
+use std::ops::RangeInclusive;
 
 use multiversion::multiversion;
 
@@ -92,6 +93,49 @@ pub(super) fn softmax_row(logits: &mut [f64]) -> f64 {
         *logit *= scale;
     }
     maximum + ln(sum)
+}
+
+/// Temperatures that a head may have: beyond, probabilities are 0 and 1, or all alike, whatever the digits.
+pub(crate) const TEMPERATURES: RangeInclusive<f64> = 0.01..=100.0;
+
+/// From a logit of one row to the logarithm of its probability.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogSoftmax {
+    maximum: f64,
+    temperature: f64,
+    log_sum: f64,
+}
+
+impl LogSoftmax {
+    /// The logarithm of the probability that the row's softmax gives to one of its logits.
+    pub(crate) fn of<T: Into<f64>>(self, logit: T) -> f64 {
+        (logit.into() - self.maximum) / self.temperature - self.log_sum
+    }
+}
+
+/// Writes the softmax of one row's logits divided by a temperature in place of what `probabilities` held.
+///
+/// The row's maximum is subtracted before the division: logits that are large together cost no digits, and no temperature
+/// above 0 makes a finite row's probabilities NaN. Infinite logits do.
+pub(crate) fn softmax_row_at<T: Copy + Into<f64>>(
+    row: &[T],
+    temperature: f64,
+    probabilities: &mut Vec<f64>,
+) -> LogSoftmax {
+    let maximum = row
+        .iter()
+        .fold(f64::NEG_INFINITY, |maximum, &logit| maximum.max(logit.into()));
+    probabilities.clear();
+    probabilities.extend(row.iter().map(|&logit| exp((logit.into() - maximum) / temperature)));
+    let sum: f64 = probabilities.iter().sum();
+    for probability in probabilities.iter_mut() {
+        *probability /= sum;
+    }
+    LogSoftmax {
+        maximum,
+        temperature,
+        log_sum: ln(sum),
+    }
 }
 
 /// The softmax of many rows at once, each a column of `[classes, stride]`.

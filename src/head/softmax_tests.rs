@@ -34,6 +34,39 @@ fn exp_and_ln_are_within_a_unit_in_the_last_place() {
     assert!(exp(f64::NAN).is_nan() && ln(f64::NAN).is_nan());
 }
 
+#[test]
+fn a_row_is_divided_by_its_temperature() {
+    let row = [0.3_f64, -2.0, 1.7, 1.7];
+    let mut probabilities = vec![9.0; 7];
+    for temperature in [0.01, 0.5, 1.0, 3.0, 100.0] {
+        let logs = softmax_row_at(&row, temperature, &mut probabilities);
+        let total: f64 = row.iter().map(|logit| ((logit - 1.7) / temperature).exp()).sum();
+        assert_eq!(probabilities.len(), 4);
+        for (logit, probability) in row.iter().zip(&probabilities) {
+            let expected = (logit - 1.7) / temperature - total.ln();
+            assert!((logs.of(*logit) - expected).abs() <= 1e-15 * expected.abs().max(1.0));
+            assert!((probability - expected.exp()).abs() < 1e-15);
+        }
+        // Logits that are large together cost no digits.
+        let far = row.map(|logit| logit + 1_048_576.0);
+        let near = far.map(|logit| logit - 1_048_576.0);
+        let (mut of_far, mut of_near) = (Vec::new(), Vec::new());
+        softmax_row_at(&far, temperature, &mut of_far);
+        softmax_row_at(&near, temperature, &mut of_near);
+        assert_eq!(of_far, of_near);
+    }
+}
+
+#[test]
+fn no_temperature_above_0_makes_a_probability_nan() {
+    let mut probabilities = Vec::new();
+    for temperature in [f64::from_bits(1), 1e-310, 1e300, f64::MAX] {
+        softmax_row_at(&[3e38_f32, -3e38, 3e38], temperature, &mut probabilities);
+        let sum: f64 = probabilities.iter().sum();
+        assert!((sum - 1.0).abs() < 1e-15, "{temperature}: {probabilities:?}");
+    }
+}
+
 fn made_logits(classes: usize, stride: usize) -> Vec<f32> {
     (0..classes * stride)
         .map(|index| (index as f32 * 1.3).sin() * 20.0)

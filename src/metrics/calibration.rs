@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::log_softmax;
+use crate::head::softmax_row_at;
 
 /// The number of bins of the expected calibration error.
 pub const BINS: usize = 15;
@@ -62,15 +62,15 @@ impl ProbabilityScores {
         temperature: f64,
     ) -> Self {
         let (mut loss, mut brier, mut bins) = (0.0, 0.0, [Sums::default(); BINS]);
-        let mut logs = Vec::new();
+        let mut probabilities = Vec::new();
         for ((row, &label), &prediction) in rows.iter().zip(labels).zip(predicted) {
-            log_softmax(row, temperature, &mut logs);
-            loss -= logs[label];
-            for (class, log) in logs.iter().enumerate() {
+            let logs = softmax_row_at(row, temperature, &mut probabilities);
+            loss -= logs.of(row[label]);
+            for (class, probability) in probabilities.iter().enumerate() {
                 let target = f64::from(u8::from(class == label));
-                brier += (log.exp() - target).powi(2);
+                brier += (probability - target).powi(2);
             }
-            let confidence = logs[prediction].exp();
+            let confidence = probabilities[prediction];
             let bin = &mut bins[bin_of(confidence)];
             bin.images += 1;
             bin.confidence += confidence;
@@ -78,7 +78,7 @@ impl ProbabilityScores {
         }
         let count = rows.len() as f64;
         let gap = |bin: &Sums| (bin.correct as f64 - bin.confidence).abs();
-        let halved = if logs.len() == 2 { 0.5 } else { 1.0 };
+        let halved = if probabilities.len() == 2 { 0.5 } else { 1.0 };
         Self {
             loss: loss / count,
             brier: halved * brier / count,

@@ -2,7 +2,7 @@
 //!
 //! Works on matrices alone; where the rows come from, and whether looking at them was fair, is `evaluation`'s
 //! business. All numbers are `sklearn.metrics`' (`tests/fixtures/make_metrics.py` compares them), computed in f64 and
-//! summed in row or class order, so that they do not depend on the number of threads. The log-sum-exp is the head's.
+//! summed in row or class order, so that they do not depend on the number of threads. The softmax is the head's.
 //!
 //! ```
 //! use lastlayer::metrics::Report;
@@ -32,7 +32,7 @@ pub use temperature::{Fitted, TemperatureFit, fit_temperature};
 
 use confusion::Confusion;
 
-use crate::head::{argmax, check_labels, log_sum_exp};
+use crate::head::{argmax, check_labels, softmax_row_at};
 use crate::{Error, Result};
 
 /// All that is reported of a head on some rows; serialises as the keys of `evaluate --json`.
@@ -199,24 +199,11 @@ pub(crate) fn check_temperature(temperature: f64) -> Result<(), String> {
     }
 }
 
-/// The log-softmax of a row's logits divided by a temperature, in place of what `logs` held.
-///
-/// Relative to the largest logit, so that logits that are large together cost no digits.
-fn log_softmax<T: Copy + Into<f64>>(row: &[T], temperature: f64, logs: &mut Vec<f64>) {
-    let largest = row
-        .iter()
-        .fold(f64::NEG_INFINITY, |largest, &logit| largest.max(logit.into()));
-    logs.clear();
-    logs.extend(row.iter().map(|&logit| (logit.into() - largest) / temperature));
-    let log_sum_exp = log_sum_exp(logs);
-    logs.iter_mut().for_each(|log| *log -= log_sum_exp);
-}
-
 /// The softmax of a row's logits divided by a temperature.
 pub(crate) fn probabilities<T: Copy + Into<f64>>(row: &[T], temperature: f64) -> Vec<f64> {
-    let mut logs = Vec::with_capacity(row.len());
-    log_softmax(row, temperature, &mut logs);
-    logs.iter().map(|log| log.exp()).collect()
+    let mut probabilities = Vec::with_capacity(row.len());
+    softmax_row_at(row, temperature, &mut probabilities);
+    probabilities
 }
 
 #[cfg(test)]

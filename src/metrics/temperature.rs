@@ -5,11 +5,12 @@
 use ndarray::ArrayView2;
 use serde::Serialize;
 
-use super::{check, log_softmax};
+use super::check;
 use crate::Result;
+use crate::head::{TEMPERATURES, softmax_row_at};
 
-/// Temperatures that are looked at: beyond, probabilities are 0 and 1, or all alike, whatever the digits.
-const RANGE: [f64; 2] = [0.01, 100.0];
+/// Temperatures that are looked at.
+const RANGE: [f64; 2] = [*TEMPERATURES.start(), *TEMPERATURES.end()];
 /// Where the search ends: a step of `1/T` that is smaller than this share of it.
 const PRECISION: f64 = 1e-12;
 /// Bisections alone would need 50.
@@ -143,17 +144,17 @@ impl Derivatives {
             first: 0.0,
             second: 0.0,
         };
-        let mut logs = Vec::new();
+        let mut probabilities = Vec::new();
         for (row, &label) in rows.iter().zip(labels) {
-            log_softmax(row, 1.0 / inverse, &mut logs);
+            let logs = softmax_row_at(row, 1.0 / inverse, &mut probabilities);
             // Relative to the label's logit, so that logits that are large together cost no digits.
             let (mut mean, mut square) = (0.0, 0.0);
-            for (logit, log) in row.iter().zip(&logs) {
-                let (probability, above) = (log.exp(), logit - row[label]);
+            for (logit, probability) in row.iter().zip(&probabilities) {
+                let above = logit - row[label];
                 mean += probability * above;
                 square += probability * above * above;
             }
-            sum.loss -= logs[label];
+            sum.loss -= logs.of(row[label]);
             sum.first += mean;
             sum.second += square - mean * mean;
         }
