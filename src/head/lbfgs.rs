@@ -45,7 +45,8 @@ pub(super) struct Solution {
     pub(super) note: Option<String>,
 }
 
-/// Trains the head that minimises `C · Σ sᵢ·ceᵢ + ½·|W|²`; the history has one record, of learning rate 0.
+/// Trains the head that minimises `C · Σ sᵢ·ceᵢ + ½·|W|²`, of two classes `C · Σ sᵢ·ceᵢ + |W|²`; the history has one record,
+/// of learning rate 0.
 ///
 /// # Errors
 /// [`Error::NoOptimum`] if the objective is not finite at the start, [`Error::Interrupted`] if the observer asks for it,

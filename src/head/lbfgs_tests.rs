@@ -364,6 +364,27 @@ fn an_interruption_ends_the_minimisation() {
 }
 
 #[test]
+fn c_stands_for_the_weight_decay_that_its_documentation_says() {
+    for (classes, c, decay) in [
+        (4, 0.3, 1.0 / (0.3 * 200.0)),
+        (3, 2.0, 1.0 / (2.0 * 200.0)),
+        (2, 0.3, 2.0 / (0.3 * 200.0)),
+    ] {
+        let (features, labels, _) = problem(classes);
+        let task = TrainingTask::new(classes, Examples::new(features.view(), &labels).unwrap()).unwrap();
+        let head = train(&Recipe::from(Lbfgs { c, ..Lbfgs::default() }), &task).head;
+        // The gradient of PyTorch's mean cross-entropy: what weight decay adds to it leaves nothing.
+        let mut residuals = head.probabilities(features.view()).unwrap().mapv(f64::from);
+        for (mut row, &label) in residuals.rows_mut().into_iter().zip(&labels) {
+            row[label] -= 1.0;
+        }
+        let gradient = residuals.t().dot(&features.mapv(f64::from)) / ROWS as f64;
+        let step = gradient + head.weight().mapv(f64::from) * decay;
+        assert!(step.iter().all(|component| component.abs() < 3e-6), "{classes}: {step}");
+    }
+}
+
+#[test]
 fn an_objective_that_is_not_finite_is_said_to_be_so() {
     let x = array![[3e38_f32], [-3e38], [1.0]];
     let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1, 1]).unwrap()).unwrap();

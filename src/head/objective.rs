@@ -51,7 +51,8 @@ pub(super) struct Evaluation {
     pub(super) levels: [f64; 2],
 }
 
-/// `Σ sᵢ · ceᵢ + ½ · |W|² / C`, divided by `Σ sᵢ`: scikit-learn's `LogisticRegression`, per unit of weight.
+/// `Σ sᵢ · ceᵢ + ½ · |W|² / C`, of two classes `Σ sᵢ · ceᵢ + |W|² / C`, divided by `Σ sᵢ`: scikit-learn's
+/// `LogisticRegression`, per unit of weight.
 ///
 /// `ceᵢ` is the cross-entropy of row `i` against its smoothed target, as PyTorch's `cross_entropy(label_smoothing=ε)`:
 /// `1 - ε` on its class and `ε / classes` on all; the bias is not penalised. Of two classes scikit-learn has one weight row,
@@ -74,7 +75,7 @@ pub(super) struct Objective<'a> {
     /// `sᵢ / Σ s` for each row of a matrix, divided by the number of matrices.
     shares: Vec<f64>,
     smoothing: f64,
-    /// `1 / (C · Σ s)`.
+    /// `1 / (C · Σ s)`, of two classes twice that.
     penalty: f64,
     /// `[dim]`.
     centre: Vec<f64>,

@@ -219,10 +219,14 @@ pub enum ClassWeights {
 }
 
 /// Options of the solvers that go to the optimum of `C · Σ sᵢ·cross-entropyᵢ + ½·|W|²`; the bias is not penalised.
+///
+/// Of two classes it is that of `C · Σ sᵢ·cross-entropyᵢ + |W|²`: scikit-learn has one weight row then, `w = W₁ - W₀`, and
+/// penalises `½·|w|²`, which is `|W|²` at the optimum.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lbfgs {
-    /// Inverse strength of the penalty, as scikit-learn's `C`: for `n` rows it is 1 / (n · PyTorch's weight decay).
+    /// Inverse strength of the penalty, as scikit-learn's `C`: for rows of weight `n` together it is 1 / (n · PyTorch's
+    /// weight decay), of two classes 2 / (n · weight decay).
     /// Default: 1.
     pub c: f64,
     /// Iterations after which the solver gives up. Default: 1000.

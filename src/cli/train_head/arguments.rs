@@ -125,7 +125,8 @@ pub(in crate::cli) struct TrainingArguments {
     pub(super) max_momentum: Option<f64>,
 
     // lbfgs and linfa.
-    /// Inverse strength of the penalty, as scikit-learn's C: 1 / (pictures · weight decay) [default: 1]
+    /// Inverse strength of the penalty, as scikit-learn's C: 1 / (pictures · weight decay), of two classes twice that
+    /// [default: 1]
     #[arg(long = "C", value_name = "C", help_heading = OPTIMUM)]
     pub(super) c: Option<f64>,
     /// Largest component of the mean loss's gradient at which it is done [default: 1e-6]
