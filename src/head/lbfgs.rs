@@ -6,18 +6,19 @@
 //! success.
 //!
 //! The way is a function of the objective and the start alone. A sweep therefore gives for each C what a single training
-//! gives only because both start from nothing; [`path`] starts from its neighbour and agrees to the tolerance.
+//! gives only because both start from nothing; [`Lbfgs::path`] starts from its neighbour and agrees to the tolerance.
 
 use std::cell::{Cell, RefCell};
 
-use argmin::core::{ArgminError, CostFunction, Gradient, IterState, Problem, Solver, State};
+use argmin::core::{ArgminError, CostFunction, Gradient, IterState, Problem, Solver as _, State};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 use ndarray::{Array1, Array2};
 
 use super::objective::{Objective, Parameters, Products};
 use super::preconditioner::Preconditioner;
-use super::recipe::{ClassWeights, Lbfgs, Recipe};
+use super::recipe::{ClassWeights, Lbfgs, Recipe, Solver};
+use super::standardize;
 use super::training::{Convergence, EpochRecord, Progress, Training, TrainingTask};
 use crate::{Error, Observer, Result};
 
@@ -118,10 +119,11 @@ impl Lbfgs {
     /// Trains a head for each of `c`, each from the solution of the one before: fastest from strong to weak penalties.
     ///
     /// A head is the one that a single training of that C gives to the tolerance, not to the bit, since it comes from
-    /// elsewhere. This one's own `c` is not read.
+    /// elsewhere: [`train_all`](super::train_all), whose heads are single trainings' to the bit, does not go this way. Of
+    /// `recipe` all is followed but its solver, of this all but its `c`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a C is not a finite number above 0; otherwise those of a single training.
+    /// [`Error::Usage`] if a C is not a finite number above 0 or `recipe` is not valid; otherwise those of a single training.
     pub fn path(
         &self,
         c: &[f64],
@@ -129,13 +131,42 @@ impl Lbfgs {
         task: &TrainingTask<'_>,
         observer: &dyn Observer,
     ) -> Result<Vec<Training>> {
+        for &c in c {
+            let recipe = Recipe {
+                solver: Solver::Lbfgs(Self { c, ..*self }),
+                ..recipe.clone()
+            };
+            recipe.check()?;
+        }
+        if !recipe.standardize {
+            return self.walk(c, recipe, task, observer);
+        }
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        standardize::with_standardized(task, |turned, fold| {
+            let trainings = self.walk(c, recipe, turned, observer)?;
+            trainings.into_iter().map(fold).collect()
+        })?
+    }
+
+    /// Goes from solution to solution on the features as they are given.
+    fn walk(
+        &self,
+        c: &[f64],
+        recipe: &Recipe,
+        task: &TrainingTask<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Training>> {
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
         let weights = row_weights(&recipe.class_weights, task)?;
         let mut objective = Objective::new(task, &weights, recipe.label_smoothing, self.c)?;
         let mut at = start(task, &objective);
         let mut trainings = Vec::with_capacity(c.len());
         for &c in c {
             let options = Self { c, ..*self };
-            Recipe::from(options).check()?;
             objective.set_c(c);
             let solution = minimise(&objective, &at, &options, observer)?;
             at = solution.parameters.clone();

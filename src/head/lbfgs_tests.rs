@@ -227,6 +227,38 @@ fn a_path_ends_where_single_trainings_end() {
 }
 
 #[test]
+fn a_path_follows_its_recipe() {
+    let (features, labels, _) = problem(4);
+    let scales = Array1::from_iter((0..DIM).map(|column| 10_f32.powi(column as i32 % 4)));
+    let features = features * scales;
+    let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    let recipe = Recipe {
+        standardize: true,
+        label_smoothing: 0.1,
+        ..Recipe::from(Lbfgs::default())
+    };
+    let path = Lbfgs::default().path(&[0.1, 1.0], &recipe, &task, &Quiet).unwrap();
+    let alone = train(&recipe, &task);
+    let objective = |training: &Training| training.convergence.as_ref().unwrap().objective;
+    assert!((objective(&path[1]) / objective(&alone) - 1.0).abs() < 1e-6);
+    // The heads apply to the features as they were.
+    let difference = path[1].head.logits(features.view()).unwrap() - alone.head.logits(features.view()).unwrap();
+    assert!(
+        difference.iter().all(|difference| difference.abs() < 1e-2),
+        "{difference}"
+    );
+    let smoothing = Recipe {
+        label_smoothing: 7.0,
+        ..recipe
+    };
+    let error = Lbfgs::default().path(&[1.0], &smoothing, &task, &Quiet).unwrap_err();
+    assert!(
+        matches!(&error, Error::Usage(problem) if problem.contains("smoothing")),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_path_ends_where_no_step_leads_lower_from_its_start() {
     let (features, labels, _) = problem(4);
     let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
