@@ -378,8 +378,12 @@ impl<'a> Objective<'a> {
             return Ok(told);
         }
         let mut lowest = f64::INFINITY;
-        for matrix in &self.matrices {
-            for logits in told.logits(matrix.view())?.rows() {
+        let blocks = self
+            .matrices
+            .iter()
+            .flat_map(|matrix| matrix.axis_chunks_iter(Axis(0), BLOCK));
+        for block in blocks {
+            for logits in told.logits(block)?.rows() {
                 lowest = lowest.min(log_sum_exp(&logits.to_vec()));
             }
         }
