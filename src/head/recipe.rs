@@ -264,6 +264,9 @@ impl From<Lbfgs> for Recipe {
     }
 }
 
+/// Weights of the largest head that targets alone may ask for; 1 GiB, six times ImageNet-21k's on 2048 features.
+const MOST_WEIGHTS: usize = 1 << 28;
+
 /// A checked [`Recipe`]: it trains.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
@@ -488,10 +491,21 @@ where
 
     /// Trains on the whole data set, without validation, a head of as many classes as the largest target asks for. The
     /// data set's weights, where it has some, are the examples' weights.
+    ///
+    /// # Errors
+    /// [`Error::Examples`] if a target is so large that the head would have more than 2²⁸ weights; otherwise those of
+    /// [`Recipe::check`] and [`ValidRecipe::train`].
     fn fit(&self, dataset: &DatasetBase<ArrayBase<D, Ix2>, T>) -> Result<LinearHead> {
         let recipe = self.clone().check()?;
         let labels = dataset.targets.as_single_targets().to_vec();
         let classes = labels.iter().max().map_or(0, |&largest| largest.saturating_add(1));
+        let dim = dataset.records.ncols();
+        if classes.saturating_mul(dim) > MOST_WEIGHTS {
+            return Err(Error::Examples(format!(
+                "a target is {}: a head of that many classes and {dim} features is too large; number the classes 0, 1, 2, …",
+                classes - 1
+            )));
+        }
         let weights: Option<Vec<f64>> = dataset
             .weights()
             .map(|weights| weights.iter().copied().map(f64::from).collect());

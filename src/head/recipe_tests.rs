@@ -213,6 +213,15 @@ fn a_sweep_gives_the_heads_of_single_trainings_whatever_the_threads() {
 }
 
 #[test]
+fn a_target_that_is_no_class_number_is_refused() {
+    for target in [4_000_000_000_usize, usize::MAX] {
+        let dataset = linfa::Dataset::new(array![[1_f32], [-1.0]], array![0, target]);
+        let error = Recipe::default().fit(&dataset).unwrap_err();
+        assert!(error.to_string().contains("number the classes"), "{error}");
+    }
+}
+
+#[test]
 fn an_order_of_too_few_epochs_is_refused() {
     let x = array![[1_f32], [-1.0]];
     let order = [vec![0, 1]];
