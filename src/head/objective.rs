@@ -55,7 +55,8 @@ pub(super) struct Evaluation {
 /// `LogisticRegression`, per unit of weight.
 ///
 /// `ceᵢ` is the cross-entropy of row `i` against its smoothed target, as PyTorch's `cross_entropy(label_smoothing=ε)`:
-/// `1 - ε` on its class and `ε / classes` on all; the bias is not penalised. Of two classes scikit-learn has one weight row,
+/// `1 - ε` on its class and `ε / classes` on all; the bias is not penalised. All of it counts `sᵢ`, where PyTorch's class
+/// weights weigh each class's part of a smoothed target by itself. Of two classes scikit-learn has one weight row,
 /// `w = W₁ - W₀`, and penalises `½ · |w|²`; at the optimum `W₁ = -W₀`, so that is `|W|²` here.
 ///
 /// Without smoothing, a class that no row has is left out, as scikit-learn does it: its bias would go to -∞.

@@ -28,7 +28,9 @@ pub struct Recipe {
     /// How much an example of each class counts in the loss. Default: the same.
     pub class_weights: ClassWeights,
     /// The share of each target that is spread evenly over all classes, in 0..1, as PyTorch's `label_smoothing`.
-    /// Default: 0.
+    ///
+    /// Where classes have weights, what is spread counts with the weight of the class it falls on in descent, as in PyTorch,
+    /// and with that of the row's own class in `lbfgs` and `linfa`, where a weight is a row's. Default: 0.
     pub label_smoothing: f64,
     /// Trains on features of mean 0 and variance 1; the head that comes out applies to the features as they were.
     /// Default: false.
