@@ -66,13 +66,15 @@ fn ln(x: f64) -> f64 {
 /// `log Σ exp(logit)` of one row, in f64.
 ///
 /// The row's own maximum is subtracted first, so no exponential overflows and the largest term is exactly 1. NaN in, NaN
-/// out; a row whose maximum is infinite gives that infinity.
+/// out; otherwise a row whose maximum is infinite gives that infinity.
 pub(crate) fn log_sum_exp<T: Copy + Into<f64>>(logits: &[T]) -> f64 {
     let maximum = logits
         .iter()
         .fold(f64::NEG_INFINITY, |maximum, &logit| maximum.max(logit.into()));
     if maximum.is_infinite() {
-        return maximum;
+        // A maximum passes over NaN.
+        let undefined = logits.iter().any(|&logit| logit.into().is_nan());
+        return if undefined { f64::NAN } else { maximum };
     }
     maximum + ln(logits.iter().map(|&logit| exp(logit.into() - maximum)).sum::<f64>())
 }

@@ -10,7 +10,9 @@ fn log_sum_exp_is_row_wise_and_does_not_overflow() {
     assert!((log_sum_exp(&[-1e4_f32, -1e4 + 1.0, -1e4 + 2.0]) + 1e4 - expected).abs() < 1e-11);
     assert_eq!(log_sum_exp(&[f32::INFINITY, 0.0]), f64::INFINITY);
     assert_eq!(log_sum_exp::<f32>(&[f32::NEG_INFINITY; 2]), f64::NEG_INFINITY);
-    assert!(log_sum_exp(&[f32::NAN, 0.0]).is_nan());
+    for rest in [0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        assert!(log_sum_exp(&[f32::NAN, rest]).is_nan());
+    }
 }
 
 #[test]

@@ -38,7 +38,8 @@ pub(super) struct Standardized<'a> {
 
 /// Trains on standardised features; the heads that come out apply to the features as they were.
 ///
-/// The records of the history and the objective are those of the standardised problem, whose losses are the same.
+/// The records of the history and the objective are those of the standardised problem. The folded head's losses are the same
+/// but for its rounding to f32.
 ///
 /// # Errors
 /// Those of `train`, and [`Error::Examples`](crate::Error::Examples) if a standardised feature is too large for f32.
