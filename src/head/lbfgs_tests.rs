@@ -276,6 +276,19 @@ fn a_path_ends_where_no_step_leads_lower_from_its_start() {
 }
 
 #[test]
+fn a_first_step_that_brings_nothing_is_tried_anew_once() {
+    let (features, labels, _) = problem(4);
+    let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    let objective = Objective::new(&task, &[1.0; ROWS], 0.0, 1.0).unwrap();
+    let start = start(&task, &objective);
+    let surface = Surface::new(&objective, &start);
+    surface.products.set(Products::Double);
+    let mut descent = Descent::new(&surface, &start).unwrap();
+    assert!(descent.recover().unwrap());
+    assert!(!descent.recover().unwrap());
+}
+
+#[test]
 fn a_start_at_the_optimum_stays_there() {
     let (features, labels, _) = problem(4);
     let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();

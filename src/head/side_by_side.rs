@@ -66,6 +66,7 @@ impl Drop for Share {
 mod tests {
     use std::cell::Cell;
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use rayon::prelude::*;
 
@@ -79,24 +80,22 @@ mod tests {
     fn each_is_done_once_and_none_inside_another() {
         let done = Mutex::new(Vec::new());
         let nested = AtomicUsize::new(0);
-        let work = |index| {
-            // Pieces of the work on other threads of the same pool count as the work itself does.
+        let work = |index: usize| {
             if AT_WORK.replace(true) {
                 nested.fetch_add(1, Ordering::Relaxed);
             }
-            let sum: usize = (0..64_usize)
-                .into_par_iter()
-                .map(|piece| (0..20_000).fold(piece, |sum, step| std::hint::black_box(sum ^ step)))
-                .sum();
-            std::hint::black_box(sum);
+            // Uneven, so that threads wait for each other's pieces.
+            (0..8).into_par_iter().with_max_len(1).for_each(|piece| {
+                thread::sleep(Duration::from_micros((index + piece) as u64 % 5 * 40));
+            });
             AT_WORK.set(false);
             done.lock().unwrap().push(index);
         };
-        let pool = ThreadPoolBuilder::new().num_threads(4).build().unwrap();
-        pool.install(|| side_by_side(50, &work));
+        let pool = ThreadPoolBuilder::new().num_threads(8).build().unwrap();
+        pool.install(|| side_by_side(100, &work));
         let mut done = done.into_inner().unwrap();
         done.sort_unstable();
-        assert_eq!(done, (0..50).collect::<Vec<_>>());
+        assert_eq!(done, (0..100).collect::<Vec<_>>());
         assert_eq!(nested.into_inner(), 0);
     }
 
