@@ -316,7 +316,7 @@ pub struct Convergence {
     pub iterations: usize,
     /// The largest component of the gradient, of the loss divided by the rows' weights.
     pub gradient_norm: f64,
-    /// The value of `C · Σ sᵢ·cross-entropyᵢ + ½·|W|²`.
+    /// The value of `C · Σ sᵢ·cross-entropyᵢ + ½·|W|²`; of two classes with `|W|²`.
     pub objective: f64,
     /// Whether the gradient reached its tolerance.
     pub converged: bool,
