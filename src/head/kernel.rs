@@ -1,17 +1,17 @@
 //! The inner loops of training: logits, and gradients.
 //!
 //! Written so that the compiler vectorises them, and compiled for several instruction sets of which the best is taken at
-//! run time. The order of every sum is fixed by the constants here, not by the width of a vector, and no product is fused
-//! into a sum, so that the bits are the same with all of them.
+//! run time. Every product is fused into its sum (`f32::mul_add`, rounded once), and the order of every sum is fixed by the
+//! constants here, not by the width of a vector, so that the bits are the same with all of them. A processor without a fused
+//! multiply-add (x86 before 2013) computes the same numbers in software, some hundred times slower.
 
 use multiversion::multiversion;
+use multiversion::target::target_cfg_f;
 
-/// Partial sums of a dot product.
-const LANES: usize = 8;
-/// Rows whose logits are formed together, so that they are in the first-level cache for all classes.
-const ROWS: usize = 8;
-/// Rows that go into the gradient in one pass over it.
-const PASS: usize = 8;
+/// Partial sums of a dot product: a vector of the widest kind.
+const LANES: usize = 16;
+/// Rows that go into the gradient in one pass over it: as many as stay in the first-level cache from class to class.
+const PASS: usize = 16;
 
 /// Where a logit lies: at `row · self.row + class · self.class`.
 #[derive(Debug, Clone, Copy)]
@@ -20,167 +20,229 @@ pub(super) struct Strides {
     pub(super) class: usize,
 }
 
-/// The dot products of each of `x` with each of `weights`, all of one length.
-// Loops by index: iterators and closures here are not unrolled into registers, and five times slower.
+/// Writes the dot products of each of `x` with each of `weights`, all of one length, each as [`LANES`] partial sums.
+// Loops by index over arrays of constant size: only so are they unrolled, and the sums kept in registers.
 #[inline(always)]
-fn dots<const R: usize, const C: usize>(x: [&[f32]; R], weights: [&[f32]; C]) -> [[f32; C]; R] {
+fn partial_dots<const R: usize, const C: usize>(
+    x: [&[f32]; R],
+    weights: [&[f32]; C],
+    out: &mut [[[f32; LANES]; C]; R],
+) {
+    let chunks = x[0].len() / LANES;
+    let x = x.map(|x| &x.as_chunks::<LANES>().0[..chunks]);
+    let weights = weights.map(|weight| &weight.as_chunks::<LANES>().0[..chunks]);
     let mut lanes = [[[0_f32; LANES]; C]; R];
-    let dim = x[0].len();
-    let (mut x_chunks, mut x_rest) = ([[].as_slice(); R], [[].as_slice(); R]);
-    for r in 0..R {
-        (x_chunks[r], x_rest[r]) = x[r][..dim].as_chunks::<LANES>();
-    }
-    let (mut weight_chunks, mut weight_rest) = ([[].as_slice(); C], [[].as_slice(); C]);
-    for c in 0..C {
-        (weight_chunks[c], weight_rest[c]) = weights[c][..dim].as_chunks::<LANES>();
-    }
-    for index in 0..dim / LANES {
-        for r in 0..R {
-            let x = x_chunks[r][index];
-            for c in 0..C {
-                let weight = weight_chunks[c][index];
+    for index in 0..chunks {
+        let x: [[f32; LANES]; R] = std::array::from_fn(|r| x[r][index]);
+        for c in 0..C {
+            let weight = weights[c][index];
+            for r in 0..R {
                 for lane in 0..LANES {
-                    lanes[r][c][lane] += x[lane] * weight[lane];
+                    lanes[r][c][lane] = x[r][lane].mul_add(weight[lane], lanes[r][c][lane]);
                 }
             }
         }
     }
+    for r in 0..R {
+        for c in 0..C {
+            out[r][c].copy_from_slice(&lanes[r][c]);
+        }
+    }
+}
+
+/// The sum of the partial sums: halves are added to halves.
+#[inline(always)]
+fn sum_of_lanes(lanes: [f32; LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|lane| lanes[lane] + lanes[lane + 8]);
+    let four: [f32; 4] = std::array::from_fn(|lane| eight[lane] + eight[lane + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// The dot products of each of `x` with each of `weights`, all of one length.
+#[inline(always)]
+fn dots<const R: usize, const C: usize>(x: [&[f32]; R], weights: [&[f32]; C]) -> [[f32; C]; R] {
+    let mut lanes = [[[0_f32; LANES]; C]; R];
+    partial_dots(x, weights, &mut lanes);
+    let rest = x[0].len() / LANES * LANES;
     let mut sums = [[0_f32; C]; R];
     for r in 0..R {
         for c in 0..C {
-            for ((lane, x), weight) in lanes[r][c].iter_mut().zip(x_rest[r]).zip(weight_rest[c]) {
-                *lane += x * weight;
+            for ((lane, x), weight) in lanes[r][c].iter_mut().zip(&x[r][rest..]).zip(&weights[c][rest..]) {
+                *lane = x.mul_add(*weight, *lane);
             }
-            let [a, b, c0, d, e, f, g, h] = lanes[r][c];
-            sums[r][c] = ((a + e) + (c0 + g)) + ((b + f) + (d + h));
+            sums[r][c] = sum_of_lanes(lanes[r][c]);
         }
     }
     sums
 }
 
-/// The logits of `C` classes from `class` on.
+/// The logits of some rows for `C` classes from `class` on.
 #[inline(always)]
-fn logits_of_classes<const C: usize>(
+fn logits_of<const R: usize, const C: usize>(
     weight: &[f32],
     bias: &[f32],
     class: usize,
-    rows: &[&[f32]],
+    (rows, first): (&[&[f32]; R], usize),
     logits: &mut [f32],
     strides: Strides,
 ) {
     let dim = weight.len() / bias.len();
     let weights: [&[f32]; C] = std::array::from_fn(|index| &weight[(class + index) * dim..][..dim]);
-    let mut write = |row: usize, dots: [f32; C]| {
+    let dots = dots(rows.map(|row| &row[..dim]), weights);
+    for (row, dots) in dots.into_iter().enumerate() {
         for (index, dot) in dots.into_iter().enumerate() {
             let class = class + index;
-            logits[row * strides.row + class * strides.class] = dot + bias[class];
+            logits[(first + row) * strides.row + class * strides.class] = dot + bias[class];
         }
-    };
-    let (pairs, single) = rows.as_chunks::<2>();
-    for (pair, rows) in pairs.iter().enumerate() {
-        let [first, second] = dots(*rows, weights);
-        write(2 * pair, first);
-        write(2 * pair + 1, second);
-    }
-    if let [row] = single {
-        let [dots] = dots([row], weights);
-        write(rows.len() - 1, dots);
     }
 }
 
+/// The logits of some rows, the first of which is row `first`: they are in the first-level cache for all classes.
 #[inline(always)]
-fn logits_anywhere(weight: &[f32], bias: &[f32], rows: &[&[f32]], logits: &mut [f32], strides: Strides) {
-    let classes = bias.len();
-    for (block, rows) in rows.chunks(ROWS).enumerate() {
-        let logits = &mut logits[block * ROWS * strides.row..];
-        let mut class = 0;
-        while class + 4 <= classes {
-            logits_of_classes::<4>(weight, bias, class, rows, logits, strides);
-            class += 4;
-        }
-        if class + 2 <= classes {
-            logits_of_classes::<2>(weight, bias, class, rows, logits, strides);
-            class += 2;
-        }
-        if class < classes {
-            logits_of_classes::<1>(weight, bias, class, rows, logits, strides);
-        }
+fn logits_of_rows<const R: usize>(
+    weight: &[f32],
+    bias: &[f32],
+    rows: (&[&[f32]; R], usize),
+    logits: &mut [f32],
+    strides: Strides,
+) {
+    let mut class = 0;
+    while class + 4 <= bias.len() {
+        logits_of::<R, 4>(weight, bias, class, rows, logits, strides);
+        class += 4;
+    }
+    if class + 2 <= bias.len() {
+        logits_of::<R, 2>(weight, bias, class, rows, logits, strides);
+        class += 2;
+    }
+    if class < bias.len() {
+        logits_of::<R, 1>(weight, bias, class, rows, logits, strides);
     }
 }
 
 /// Writes the logits of `rows`: `x · Wᵀ + b`, `weight` being `[classes, dim]`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn logits(weight: &[f32], bias: &[f32], rows: &[&[f32]], logits: &mut [f32], strides: Strides) {
-    logits_anywhere(weight, bias, rows, logits, strides);
+    let mut done = 0;
+    // Four rows and four classes need 16 of the 32 registers that only AVX-512 has.
+    if target_cfg_f!(target_feature = "avx512f") {
+        for four in rows.as_chunks::<4>().0 {
+            logits_of_rows(weight, bias, (four, done), logits, strides);
+            done += 4;
+        }
+    }
+    let (pairs, single) = rows[done..].as_chunks::<2>();
+    for pair in pairs {
+        logits_of_rows(weight, bias, (pair, done), logits, strides);
+        done += 2;
+    }
+    if let [row] = single {
+        logits_of_rows(weight, bias, (&[*row], done), logits, strides);
+    }
 }
 
-/// `gradient = Σ residual·row` over `R` rows, or the same added to what is there.
+/// What a gradient is formed of: the residuals of a class every `stride` numbers, and rows.
+#[derive(Clone, Copy)]
+struct Products<'a> {
+    residuals: &'a [f32],
+    stride: usize,
+    rows: &'a [&'a [f32]],
+}
+
+/// `gradient = Σ residual·row`, or the same added to what is there, for `C` classes and `V` vectors of columns.
 #[inline(always)]
-fn accumulate<const R: usize>(gradient: &mut [f32], residuals: &[f32], rows: &[&[f32]], add: bool) {
-    let dim = gradient.len();
-    let residuals: [f32; R] = std::array::from_fn(|index| residuals[index]);
-    let rows: [&[f32]; R] = std::array::from_fn(|index| &rows[index][..dim]);
+fn gradient_tile<const V: usize, const C: usize>(
+    gradient: &mut [f32],
+    dim: usize,
+    (class, column): (usize, usize),
+    products: Products<'_>,
+    add: bool,
+) {
+    let mut sums = [[[0_f32; LANES]; V]; C];
     if add {
-        for column in 0..dim {
-            let mut sum = gradient[column];
-            for index in 0..R {
-                sum += residuals[index] * rows[index][column];
+        for c in 0..C {
+            for v in 0..V {
+                sums[c][v].copy_from_slice(&gradient[(class + c) * dim + column + v * LANES..][..LANES]);
             }
-            gradient[column] = sum;
         }
-    } else {
-        for column in 0..dim {
-            let mut sum = residuals[0] * rows[0][column];
-            for index in 1..R {
-                sum += residuals[index] * rows[index][column];
+    }
+    let rows = products.rows;
+    let residuals: [&[f32]; C] =
+        std::array::from_fn(|c| &products.residuals[(class + c) * products.stride..][..rows.len()]);
+    for (index, row) in rows.iter().enumerate() {
+        let (columns, _) = row[column..][..V * LANES].as_chunks::<LANES>();
+        let x: [[f32; LANES]; V] = std::array::from_fn(|v| columns[v]);
+        for c in 0..C {
+            let residual = residuals[c][index];
+            for v in 0..V {
+                for lane in 0..LANES {
+                    sums[c][v][lane] = residual.mul_add(x[v][lane], sums[c][v][lane]);
+                }
             }
-            gradient[column] = sum;
+        }
+    }
+    for c in 0..C {
+        for v in 0..V {
+            gradient[(class + c) * dim + column + v * LANES..][..LANES].copy_from_slice(&sums[c][v]);
         }
     }
 }
 
+/// The same for all classes.
 #[inline(always)]
-fn gradient_anywhere(gradient: &mut [f32], dim: usize, residuals: &[f32], stride: usize, rows: &[&[f32]]) {
-    let mut start = 0;
-    for rows in rows.chunks(PASS) {
-        let classes = gradient.chunks_exact_mut(dim).zip(residuals.chunks(stride));
-        for (gradient, residuals) in classes {
-            let mut residuals = &residuals[start..][..rows.len()];
-            let mut rows = rows;
-            let mut add = start > 0;
-            while !rows.is_empty() {
-                let taken = match rows.len() {
-                    8.. => {
-                        accumulate::<8>(gradient, residuals, rows, add);
-                        8
-                    }
-                    4.. => {
-                        accumulate::<4>(gradient, residuals, rows, add);
-                        4
-                    }
-                    2.. => {
-                        accumulate::<2>(gradient, residuals, rows, add);
-                        2
-                    }
-                    _ => {
-                        accumulate::<1>(gradient, residuals, rows, add);
-                        1
-                    }
-                };
-                rows = &rows[taken..];
-                residuals = &residuals[taken..];
-                add = true;
-            }
-        }
-        start += rows.len();
+fn gradient_columns<const V: usize>(
+    gradient: &mut [f32],
+    dim: usize,
+    column: usize,
+    products: Products<'_>,
+    add: bool,
+) {
+    let classes = gradient.len() / dim;
+    let mut class = 0;
+    while class + 4 <= classes {
+        gradient_tile::<V, 4>(gradient, dim, (class, column), products, add);
+        class += 4;
+    }
+    if class + 2 <= classes {
+        gradient_tile::<V, 2>(gradient, dim, (class, column), products, add);
+        class += 2;
+    }
+    if class < classes {
+        gradient_tile::<V, 1>(gradient, dim, (class, column), products, add);
     }
 }
 
 /// Writes the gradient `Σ residual·row` of each class's weights, the rows one after another: `gradient` is `[classes, dim]`,
 /// and `residuals` has those of a class every `stride` numbers.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn gradient(gradient: &mut [f32], dim: usize, residuals: &[f32], stride: usize, rows: &[&[f32]]) {
-    gradient_anywhere(gradient, dim, residuals, stride, rows);
+    for (pass, rows) in rows.chunks(PASS).enumerate() {
+        let residuals = &residuals[pass * PASS..];
+        let products = Products {
+            residuals,
+            stride,
+            rows,
+        };
+        let (mut column, add) = (0, pass > 0);
+        if target_cfg_f!(target_feature = "avx512f") {
+            while column + 4 * LANES <= dim {
+                gradient_columns::<4>(gradient, dim, column, products, add);
+                column += 4 * LANES;
+            }
+        }
+        while column + LANES <= dim {
+            gradient_columns::<1>(gradient, dim, column, products, add);
+            column += LANES;
+        }
+        for (class, gradient) in gradient.chunks_exact_mut(dim).enumerate() {
+            for (column, sum) in gradient.iter_mut().enumerate().skip(column) {
+                *sum = if add { *sum } else { 0.0 };
+                for (row, residual) in rows.iter().zip(&residuals[class * stride..]) {
+                    *sum = residual.mul_add(row[column], *sum);
+                }
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -191,28 +253,28 @@ fn add_anywhere(sum: &mut [f32], other: &[f32]) {
 }
 
 /// Adds `other` to `sum`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn add(sum: &mut [f32], other: &[f32]) {
     add_anywhere(sum, other);
 }
 
 #[inline(always)]
 fn sum_of_squares_anywhere(values: &[f32]) -> f64 {
-    let mut lanes = [0_f64; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [0_f64; 8];
+    let (chunks, rest) = values.as_chunks::<8>();
     for chunk in chunks {
         for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(*value) * f64::from(*value);
+            *lane = f64::from(*value).mul_add(f64::from(*value), *lane);
         }
     }
     for (lane, value) in lanes.iter_mut().zip(rest) {
-        *lane += f64::from(*value) * f64::from(*value);
+        *lane = f64::from(*value).mul_add(f64::from(*value), *lane);
     }
     lanes.iter().sum()
 }
 
 /// `Σ value²` in f64.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
     sum_of_squares_anywhere(values)
 }

@@ -229,7 +229,7 @@ fn softmax_anywhere(logits: &[f32], stride: usize, out: &mut Softmax) {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn softmax(logits: &[f32], stride: usize, out: &mut Softmax) {
     softmax_anywhere(logits, stride, out);
 }

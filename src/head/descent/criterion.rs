@@ -6,6 +6,7 @@
 
 use multiversion::multiversion;
 
+use super::step::TINY;
 use crate::Result;
 use crate::head::recipe::Recipe;
 use crate::head::softmax::Softmax;
@@ -106,7 +107,7 @@ impl Targets {
         }
     }
 
-    /// Writes the derivative of the loss by each logit, `[classes, stride]`.
+    /// Writes the derivative of the loss by each logit, `[classes, stride]`; what is below [`TINY`] as 0.
     pub(super) fn residuals(&self, softmax: &Softmax, residuals: &mut [f32]) {
         derive(self, softmax, residuals);
     }
@@ -145,7 +146,12 @@ fn derive_columns<const L: usize, const SMOOTHED: bool>(
             if SMOOTHED {
                 target += targets.base[class * stride + start + lane];
             }
-            residuals[lane] = ((powers[lane] * norm[lane] * mass[lane] - target) * scale[lane]) as f32;
+            let residual = (powers[lane] * norm[lane] * mass[lane] - target) * scale[lane];
+            residuals[lane] = if residual.abs() < f64::from(TINY) {
+                0.0
+            } else {
+                residual as f32
+            };
         }
     }
 }
@@ -165,7 +171,7 @@ fn derive_anywhere(targets: &Targets, softmax: &Softmax, residuals: &mut [f32]) 
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn derive(targets: &Targets, softmax: &Softmax, residuals: &mut [f32]) {
     derive_anywhere(targets, softmax, residuals);
 }

@@ -135,6 +135,7 @@ impl<'r> Learner<'r> {
             self.learning_rate = rates.learning_rate;
         }
         let step = Step::new(self.options, rates, self.made);
+        step.tidy(&mut self.first, self.made);
         self.made += 1;
         step
     }

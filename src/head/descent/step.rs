@@ -9,6 +9,14 @@ use crate::head::schedule::Rates;
 /// The most rows whose gradient is formed and applied in one pass over the weights.
 pub(super) const FUSED_ROWS: usize = 4;
 
+/// What counts as 0 in residuals, velocities and means: far below what moves an f32 weight, far above the subnormal
+/// numbers that a processor computes some hundred times slower. A head that is sure of all its rows would be full of them.
+pub(super) const TINY: f32 = 1e-30;
+/// The same for AdamW's gradients, of which it takes squares; beside PyTorch's default epsilon of 1e-8 they move nothing.
+const TINY_ROOT: f32 = 1e-18;
+/// Steps after which velocities are looked through for what is below [`TINY`].
+const TIDY_EVERY: u64 = 16;
+
 /// The constants of one step.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step {
@@ -45,6 +53,13 @@ impl Step {
                     size: (rates.learning_rate / (1.0 - power(beta1, number))) as f32,
                 })
             }
+        }
+    }
+
+    /// Makes velocities that fade away 0 before they are subnormal, every few steps.
+    pub(super) fn tidy(&self, velocity: &mut [f32], made: u64) {
+        if matches!(self, Self::Sgd(_)) && made.is_multiple_of(TIDY_EVERY) {
+            tidy(velocity);
         }
     }
 
@@ -85,20 +100,20 @@ pub(super) struct Sgd {
 impl Sgd {
     /// Whether the terms that are left out in the plain form would change nothing.
     fn is_plain(self) -> bool {
-        self.decay == 0.0 && self.gain == 1.0 && !self.nesterov
+        self.gain == 1.0 && !self.nesterov
     }
 
     #[inline(always)]
     fn apply<const PLAIN: bool>(self, weight: &mut f32, velocity: &mut f32, gradient: f32) {
+        let gradient = self.decay.mul_add(*weight, gradient);
         if PLAIN {
-            *velocity = self.momentum * *velocity + gradient;
-            *weight -= self.rate * *velocity;
+            *velocity = self.momentum.mul_add(*velocity, gradient);
+            *weight = (-self.rate).mul_add(*velocity, *weight);
             return;
         }
-        let gradient = gradient + self.decay * *weight;
-        *velocity = self.momentum * *velocity + self.gain * gradient;
-        let ahead = gradient + self.momentum * *velocity;
-        *weight -= self.rate * if self.nesterov { ahead } else { *velocity };
+        *velocity = self.momentum.mul_add(*velocity, self.gain * gradient);
+        let ahead = self.momentum.mul_add(*velocity, gradient);
+        *weight = (-self.rate).mul_add(if self.nesterov { ahead } else { *velocity }, *weight);
     }
 }
 
@@ -131,28 +146,41 @@ fn sgd_anywhere(step: Sgd, weight: &mut [f32], velocity: &mut [f32], gradient: &
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn sgd(step: Sgd, weight: &mut [f32], velocity: &mut [f32], gradient: &[f32]) {
     sgd_anywhere(step, weight, velocity, gradient);
 }
 
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn tidy(values: &mut [f32]) {
+    for value in values {
+        *value = if value.abs() < TINY { 0.0 } else { *value };
+    }
+}
+
 #[inline(always)]
 fn adamw_anywhere(step: AdamW, weight: &mut [f32], mean: &mut [f32], square: &mut [f32], gradient: &[f32]) {
+    let settled = |value: f32, tiny: f32| if value.abs() < tiny { 0.0 } else { value };
     for (((weight, mean), square), &gradient) in weight.iter_mut().zip(mean).zip(square).zip(gradient) {
+        let gradient = settled(gradient, TINY_ROOT);
         // PyTorch's `lerp` starts from the nearer end.
         let way = gradient - *mean;
-        *mean = if step.towards < 0.5 {
+        let moved = if step.towards < 0.5 {
             *mean + step.towards * way
         } else {
             gradient - way * (1.0 - step.towards)
         };
-        *square = *square * step.keep + step.gain * gradient * gradient;
+        *mean = settled(moved, TINY);
+        *square = settled(
+            *square * step.keep + step.gain * gradient * gradient,
+            TINY_ROOT * TINY_ROOT,
+        );
         let scale = square.sqrt() / step.root + step.epsilon;
         *weight = *weight * step.shrink - step.size * *mean / scale;
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn adamw(step: AdamW, weight: &mut [f32], mean: &mut [f32], square: &mut [f32], gradient: &[f32]) {
     adamw_anywhere(step, weight, mean, square, gradient);
 }
@@ -200,7 +228,7 @@ fn fused<const R: usize, const C: usize, const PLAIN: bool>(
         for class in 0..C {
             let mut gradient = residuals[class][0] * rows[0][column];
             for row in 1..R {
-                gradient += residuals[class][row] * rows[row][column];
+                gradient = residuals[class][row].mul_add(rows[row][column], gradient);
             }
             step.apply::<PLAIN>(&mut weights[class][column], &mut velocities[class][column], gradient);
         }
@@ -229,7 +257,7 @@ fn fused_anywhere<const C: usize>(
 }
 
 // The slices are arguments of their own because only then does the compiler know that they do not overlap.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn fused_pair(
     step: Sgd,
     weight: &mut [f32],
@@ -248,7 +276,7 @@ fn fused_pair(
     );
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn fused_single(step: Sgd, weight: &mut [f32], velocity: &mut [f32], residuals: &[f32], rows: &[&[f32]]) {
     fused_anywhere(step, [weight], [velocity], [residuals], rows);
 }
@@ -280,10 +308,15 @@ impl Sgd {
 
     /// The same for the bias: gradient `Σ residual`.
     pub(super) fn descend_bias(self, bias: &mut [f32], velocity: &mut [f32], residuals: &Residuals<'_>) {
-        for (class, (bias, velocity)) in bias.iter_mut().zip(velocity).enumerate() {
-            let gradient: f32 = residuals.of_class(class).iter().sum();
-            self.apply::<false>(bias, velocity, gradient);
-        }
+        sgd_bias(self, bias, velocity, residuals);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn sgd_bias(step: Sgd, bias: &mut [f32], velocity: &mut [f32], residuals: &Residuals<'_>) {
+    for (class, (bias, velocity)) in bias.iter_mut().zip(velocity).enumerate() {
+        let gradient: f32 = residuals.of_class(class).iter().sum();
+        step.apply::<false>(bias, velocity, gradient);
     }
 }
 
