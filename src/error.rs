@@ -518,9 +518,10 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Dataset { hint, .. } | Self::Table { hint, .. } | Self::Sweep { hint, .. } | Self::Options { hint, .. } => {
-                Some(hint.clone())
-            }
+            Self::Dataset { hint, .. }
+            | Self::Table { hint, .. }
+            | Self::Sweep { hint, .. }
+            | Self::Options { hint, .. } => Some(hint.clone()),
             Self::TableColumns { columns, option, .. } => {
                 // One column with a separator in its name is a line that was not split.
                 let alone = columns.first().filter(|_| columns.len() == 1);

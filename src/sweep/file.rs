@@ -30,7 +30,7 @@ impl SweepSpec {
     fn parse_toml(text: &str, path: &Path) -> Result<Self> {
         let file = SweepFile { path, text };
         let document = DeTable::parse(text).map_err(|error| {
-            let problem = format!("is not TOML: {}", error.to_string().trim_end());
+            let problem = format!("is not TOML: {}", error.message());
             let line = error.span().map(|span| file.line(span.start));
             spec::error(None, problem, NOTATION).in_sweep_file(path, line)
         })?;

@@ -15,7 +15,8 @@ pub(super) fn table(board: &Leaderboard, top: usize) -> Vec<String> {
         &["val acc", "95% interval", "val loss", "epoch"]
     };
     // The loss that ranks is shown where it is another one.
-    let is_calibrated = |entry: &Entry| matches!(&entry.outcome, Outcome::Trained(standing) if standing.calibrated_val_loss.is_some());
+    let is_calibrated =
+        |entry: &Entry| matches!(&entry.outcome, Outcome::Trained(standing) if standing.calibrated_val_loss.is_some());
     let calibrated = board.entries.iter().any(is_calibrated);
     let mut results = results.to_vec();
     if calibrated {
@@ -25,7 +26,10 @@ pub(super) fn table(board: &Leaderboard, top: usize) -> Vec<String> {
         .chain(varying.iter().copied())
         .chain(results.iter().copied());
     let mut rows: Vec<Vec<String>> = vec![heading.map(str::to_owned).collect()];
-    let tried = board.entries.iter().filter(|entry| entry.outcome != Outcome::NotTrained);
+    let tried = board
+        .entries
+        .iter()
+        .filter(|entry| entry.outcome != Outcome::NotTrained);
     rows.extend(tried.take(top).map(|entry| row(entry, &varying, calibrated)));
     let columns = rows[0].len();
     // What failed fills its line with a reason that no column is made wider for.
@@ -57,7 +61,11 @@ fn row(entry: &Entry, varying: &[&str], calibrated: bool) -> Vec<String> {
                 loss(standing.val_loss),
             ];
             if calibrated {
-                cells.push(standing.calibrated_val_loss.map_or_else(|| NOT_APPLICABLE.to_owned(), loss));
+                cells.push(
+                    standing
+                        .calibrated_val_loss
+                        .map_or_else(|| NOT_APPLICABLE.to_owned(), loss),
+                );
             }
             cells.push(match standing.converged {
                 None => standing.best_epoch.to_string(),

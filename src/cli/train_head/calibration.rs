@@ -147,7 +147,10 @@ mod tests {
     fn each_reason_is_said_once_with_how_many_heads_have_it() {
         assert!(said(&[fit(Fitted::Minimum), Calibration::Off]).is_empty());
         let one = said(&[fit(Fitted::NoMistakes)]);
-        assert!(one.len() == 1 && one[0].starts_with("note: no validation picture is"), "{one:?}");
+        assert!(
+            one.len() == 1 && one[0].starts_with("note: no validation picture is"),
+            "{one:?}"
+        );
         let some = [Fitted::Minimum, Fitted::UpperEnd, Fitted::NoMistakes, Fitted::UpperEnd].map(fit);
         let some = said(&some);
         assert_eq!(some.len(), 2, "{some:?}");

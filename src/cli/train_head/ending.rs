@@ -77,7 +77,15 @@ pub(super) fn finish(
         return Ok(run.watch(Err(error))?);
     };
     let seconds = job.start.elapsed().as_secs_f64();
-    let kept_run = keep_run(job, features, &board, kept, &heads, interruption.as_deref(), (run, config))?;
+    let kept_run = keep_run(
+        job,
+        features,
+        &board,
+        kept,
+        &heads,
+        interruption.as_deref(),
+        (run, config),
+    )?;
     let sweep_counts = SweepCounts::new(counts, interruption.is_some());
     let number = best.number;
     let best = Best {

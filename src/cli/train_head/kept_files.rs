@@ -19,7 +19,9 @@ pub(super) fn place_of(output: &Path, rank: usize, count: usize) -> PathBuf {
 /// What stands before and behind the rank in a name: `head.` and `.safetensors`.
 fn around_rank(output: &Path) -> (String, String) {
     let stem = output.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = output.extension().map(|extension| format!(".{}", extension.to_string_lossy()));
+    let extension = output
+        .extension()
+        .map(|extension| format!(".{}", extension.to_string_lossy()));
     (format!("{stem}."), extension.unwrap_or_default())
 }
 
@@ -37,14 +39,20 @@ pub(super) fn clear(output: &Path, count: usize, runs: &Path, observer: &dyn Obs
     }
     if removed > 0 {
         let heads = counted(removed, "head");
-        observer.note(&format!("{heads} of earlier sweeps removed beside {}: their runs keep them", output.display()));
+        observer.note(&format!(
+            "{heads} of earlier sweeps removed beside {}: their runs keep them",
+            output.display()
+        ));
     }
     if let [first, rest @ ..] = &left[..] {
         let more = match rest.len() {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        observer.warn(&format!("`{}`{more} beside the heads of this sweep: not of it", first.display()));
+        observer.warn(&format!(
+            "`{}`{more} beside the heads of this sweep: not of it",
+            first.display()
+        ));
     }
 }
 

@@ -146,8 +146,11 @@ impl ManyArguments {
             for place in 0..axis.values.len() {
                 if axis.values[place].starts_with('@') {
                     let read = axis.values[place].parse::<NamedWeights>();
-                    let hint = "`--class-weights @FILE` takes TOML with a line `CLASS = WEIGHT` for each class, or JSON";
-                    axis.values[place] = read.map_err(|problem| axis.error(problem, hint.to_owned()))?.to_string();
+                    let hint =
+                        "`--class-weights @FILE` takes TOML with a line `CLASS = WEIGHT` for each class, or JSON";
+                    axis.values[place] = read
+                        .map_err(|problem| axis.error(problem, hint.to_owned()))?
+                        .to_string();
                 }
             }
         }

@@ -158,7 +158,11 @@ fn every_option_reaches_its_place_in_the_recipe() {
         assert_ne!(changed, Recipe::default(), "{options:?}");
         // And back: the same value as it was written.
         for (name, written) in *options {
-            assert_eq!(value_of(&changed, name).as_deref(), Some(*written), "{name} of {options:?}");
+            assert_eq!(
+                value_of(&changed, name).as_deref(),
+                Some(*written),
+                "{name} of {options:?}"
+            );
         }
     }
     let named: std::collections::BTreeSet<&str> = cases
@@ -197,7 +201,10 @@ fn a_recipe_has_a_value_for_the_options_that_it_reads_and_for_no_other() {
         }
     }
     assert_eq!(value_of(&recipe(&[]), "patience").as_deref(), Some("none"));
-    assert_eq!(value_of(&recipe(&[("schedule", "cosine")]), "cosine-epochs").as_deref(), Some("none"));
+    assert_eq!(
+        value_of(&recipe(&[("schedule", "cosine")]), "cosine-epochs").as_deref(),
+        Some("none")
+    );
 }
 
 #[test]

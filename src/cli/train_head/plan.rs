@@ -137,7 +137,9 @@ impl Plan {
             });
         }
         let Self { axes, combinations, .. } = &mut plan;
-        combinations.iter_mut().for_each(|combination| combination.complete(axes));
+        combinations
+            .iter_mut()
+            .for_each(|combination| combination.complete(axes));
         if repeated > 0 {
             let count = spec.count();
             plan.notes.push(format!(
@@ -205,8 +207,13 @@ impl Combination {
         let own = std::mem::take(&mut self.settings);
         for axis in axes {
             let named = (axis == "class-weights").then(|| self.weights.as_ref().map(ToString::to_string));
-            let value = own.iter().find(|(name, _)| name == axis).map(|(_, value)| value.clone());
-            let value = value.or_else(|| named.flatten()).or_else(|| value_of(&self.recipe, axis));
+            let value = own
+                .iter()
+                .find(|(name, _)| name == axis)
+                .map(|(_, value)| value.clone());
+            let value = value
+                .or_else(|| named.flatten())
+                .or_else(|| value_of(&self.recipe, axis));
             self.settings.extend(value.map(|value| (axis.clone(), value)));
         }
     }
@@ -236,9 +243,9 @@ fn read_values(grid: &Grid, base: &TrainingArguments, parser: &mut PairParser) -
         let names: Vec<String> = parser.names().into_iter().map(str::to_owned).collect();
         let mut values = Vec::with_capacity(axis.values.len());
         for value in &axis.values {
-            let read = parser.parse(&axis.name, value).map_err(|error| {
-                axis.error(error.to_string(), hint_for(value, axis, &names))
-            })?;
+            let read = parser
+                .parse(&axis.name, value)
+                .map_err(|error| axis.error(error.to_string(), hint_for(value, axis, &names)))?;
             values.push(read);
         }
         all.push(values);

@@ -32,7 +32,9 @@ pub(super) fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
         .filter(|(distance, name)| *distance <= allowed && *distance < name.chars().count().min(word.chars().count()))
         .min_by_key(|(distance, _)| *distance);
     let begun = || {
-        let mut begun = names.iter().filter(|name| word.len() > 2 && plain(name).starts_with(&word));
+        let mut begun = names
+            .iter()
+            .filter(|name| word.len() > 2 && plain(name).starts_with(&word));
         begun.next().filter(|_| begun.next().is_none())
     };
     likest.map(|(_, name)| name).or_else(|| begun().copied())
@@ -64,7 +66,15 @@ mod tests {
 
     #[test]
     fn slips_of_the_pen_are_known_and_other_words_are_not() {
-        let names = ["lr", "momentum", "C", "weight-decay", "batch-size", "base-momentum", "seed"];
+        let names = [
+            "lr",
+            "momentum",
+            "C",
+            "weight-decay",
+            "batch-size",
+            "base-momentum",
+            "seed",
+        ];
         for (word, meant) in [
             ("momentm", Some("momentum")),
             ("momnetum", Some("momentum")),
@@ -83,7 +93,12 @@ mod tests {
 
     #[test]
     fn the_distance_counts_slips() {
-        for (left, right, slips) in [("", "abc", 3), ("abc", "abc", 0), ("abc", "acb", 1), ("kitten", "sitting", 3)] {
+        for (left, right, slips) in [
+            ("", "abc", 3),
+            ("abc", "abc", 0),
+            ("abc", "acb", 1),
+            ("kitten", "sitting", 3),
+        ] {
             assert_eq!(distance(left, right), slips);
             assert_eq!(distance(right, left), slips);
         }

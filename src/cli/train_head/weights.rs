@@ -176,9 +176,11 @@ impl NamedWeights {
                 );
                 let hint = match nearest(name, &names) {
                     Some(meant) => format!("did you mean `{meant}`?"),
-                    None => "write the names of classes as their folders are called; one that has a comma or a quote in \
+                    None => {
+                        "write the names of classes as their folders are called; one that has a comma or a quote in \
                              quotes, or all of them in a file: --class-weights @weights.toml"
-                        .to_owned(),
+                            .to_owned()
+                    }
                 };
                 return Err(Error::Options { problem, hint });
             };

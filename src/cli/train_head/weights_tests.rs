@@ -10,7 +10,10 @@ fn given(text: &str) -> Vec<(String, f64)> {
 }
 
 fn owned(weights: &[(&str, f64)]) -> Vec<(String, f64)> {
-    weights.iter().map(|(class, weight)| ((*class).to_owned(), *weight)).collect()
+    weights
+        .iter()
+        .map(|(class, weight)| ((*class).to_owned(), *weight))
+        .collect()
 }
 
 #[test]
@@ -19,9 +22,15 @@ fn any_name_of_a_class_can_be_written_and_is_written_so_that_it_is_read_again() 
         ("cat=2,dog=0.5", &[("cat", 2.0), ("dog", 0.5)][..]),
         ("a=b=2", &[("a=b", 2.0)]),
         ("Maine Coon = 2 , dog=1", &[("Maine Coon", 2.0), ("dog", 1.0)]),
-        (r#""Maine, Coon"=2,"a=1,b=2"=3, "x" = 4"#, &[("Maine, Coon", 2.0), ("a=1,b=2", 3.0), ("x", 4.0)]),
+        (
+            r#""Maine, Coon"=2,"a=1,b=2"=3, "x" = 4"#,
+            &[("Maine, Coon", 2.0), ("a=1,b=2", 3.0), ("x", 4.0)],
+        ),
         (r#""5\" tall"=2"#, &[("5\" tall", 2.0)]),
-        (r#""@home"=2,"[x"=3," y "=4"#, &[("@home", 2.0), ("[x", 3.0), (" y ", 4.0)]),
+        (
+            r#""@home"=2,"[x"=3," y "=4"#,
+            &[("@home", 2.0), ("[x", 3.0), (" y ", 4.0)],
+        ),
         ("balanced=2", &[("balanced", 2.0)]),
     ] {
         let read = given(text);
@@ -58,7 +67,10 @@ fn a_file_gives_the_same_weights_as_the_option() {
         let text = file(name, text);
         let said = text.parse::<NamedWeights>().unwrap_err();
         assert!(said.contains(words), "{name}: {said}");
-        assert!(words.starts_with('`') || words.starts_with("names") || said.contains(name), "{said}");
+        assert!(
+            words.starts_with('`') || words.starts_with("names") || said.contains(name),
+            "{said}"
+        );
     }
     let said = "@none.toml".parse::<NamedWeights>().unwrap_err();
     assert!(said.starts_with("`none.toml` can't be read"), "{said}");
