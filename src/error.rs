@@ -339,15 +339,26 @@ pub enum Error {
     Usage(String),
 
     /// What a sweep shall vary can't be understood, or is too much.
-    #[error("{}{problem}", sweep_place(file.as_deref(), axis.as_deref()))]
+    #[error("{}{problem}", sweep_place(file.as_deref(), *line, axis.as_deref()))]
     Sweep {
         /// The sweep file; `None` for the command line.
         file: Option<PathBuf>,
+        /// The line of the file, counted from 1, where it is in one.
+        line: Option<usize>,
         /// The axis.
         axis: Option<String>,
         /// What is wrong with it, continuing the sentence.
         problem: String,
         /// What can be written.
+        hint: String,
+    },
+
+    /// Options that do not go together, or not with this data set.
+    #[error("{problem}")]
+    Options {
+        /// What is wrong with them.
+        problem: String,
+        /// What can be written instead.
         hint: String,
     },
 
@@ -358,7 +369,7 @@ pub enum Error {
 
     /// The loss or a weight became infinite or NaN.
     #[error(
-        "training diverged in epoch {epoch} at learning rate {learning_rate}: the loss is no longer a finite number"
+        "training diverged in epoch {epoch} at learning rate {learning_rate:?}: the loss is no longer a finite number"
     )]
     Diverged {
         /// The epoch, counted from 0.
@@ -488,6 +499,7 @@ impl Error {
         match self {
             Self::Usage(_)
             | Self::Sweep { .. }
+            | Self::Options { .. }
             | Self::TableColumns { .. }
             | Self::NoSuchSpace { .. }
             | Self::SeveralSpaces { .. }
@@ -506,7 +518,10 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Dataset { hint, .. } | Self::Table { hint, .. } | Self::Sweep { hint, .. } => Some(hint.clone()),
+            Self::Dataset { hint, .. }
+            | Self::Table { hint, .. }
+            | Self::Sweep { hint, .. }
+            | Self::Options { hint, .. } => Some(hint.clone()),
             Self::TableColumns { columns, option, .. } => {
                 // One column with a separator in its name is a line that was not split.
                 let alone = columns.first().filter(|_| columns.len() == 1);
@@ -627,7 +642,7 @@ impl Error {
                 file.display()
             )),
             Self::Diverged { learning_rate, .. } => Some(format!(
-                "lower the learning rate, for example to {}",
+                "lower the learning rate, for example to {:?}",
                 learning_rate / 10.0
             )),
             Self::NoOptimum => {
@@ -671,12 +686,13 @@ fn of_seed(views: RandomViews) -> String {
 }
 
 /// Where in a sweep something is wrong, up to the problem.
-fn sweep_place(file: Option<&Path>, axis: Option<&str>) -> String {
+fn sweep_place(file: Option<&Path>, line: Option<usize>, axis: Option<&str>) -> String {
+    let line = line.map_or_else(String::new, |line| format!(" line {line}"));
     match (file, axis) {
         (None, None) => String::new(),
         (None, Some(axis)) => format!("sweep axis `{axis}`: "),
-        (Some(file), None) => format!("`{}`: ", file.display()),
-        (Some(file), Some(axis)) => format!("`{}`, axis `{axis}`: ", file.display()),
+        (Some(file), None) => format!("`{}`{line}: ", file.display()),
+        (Some(file), Some(axis)) => format!("`{}`{line}, axis `{axis}`: ", file.display()),
     }
 }
 

@@ -85,6 +85,9 @@ struct Common {
     verbose: u8,
 }
 
+/// 128 + SIGINT, as shells expect of a program that was stopped.
+const INTERRUPTED: u8 = 130;
+
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
     {
         Ok(Ending::Done) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
         Ok(Ending::InputsSkipped) => ExitCode::from(3),
+        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(Failure::Output(error)) => {
             output::print_error(&format!("cannot write to stdout: {error}"), None);
             ExitCode::FAILURE
@@ -119,8 +123,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(match error.kind() {
                 ErrorKind::Failed => 1,
                 ErrorKind::Usage => 2,
-                // 128 + SIGINT, as shells expect of a program that was stopped.
-                ErrorKind::Interrupted => 130,
+                ErrorKind::Interrupted => INTERRUPTED,
             })
         }
     }

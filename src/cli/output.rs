@@ -12,6 +12,8 @@ pub(super) enum Ending {
     Done,
     /// Done, but some inputs were skipped.
     InputsSkipped,
+    /// Stopped by the user; what was finished is kept.
+    Interrupted,
 }
 
 impl Ending {

@@ -30,6 +30,8 @@ pub enum RunState {
     Complete,
     /// It is still going on, or was stopped from without.
     Unfinished,
+    /// Its user stopped it: what is there is whole, but it is not all that was asked for.
+    Interrupted,
     /// It ended with an error.
     Failed,
     /// A file is missing or not what it should be.
@@ -45,6 +47,7 @@ impl RunState {
         match self {
             Self::Complete => "complete",
             Self::Unfinished => "unfinished",
+            Self::Interrupted => "interrupted",
             Self::Failed => "failed",
             Self::Damaged => "damaged",
             Self::Foreign => "foreign",
@@ -84,6 +87,7 @@ impl Run {
                 let rest = read_rest(folder, &info, &mut record);
                 let (state, problem) = match (info.status, rest) {
                     (Written::Running, _) => (RunState::Unfinished, None),
+                    (Written::Interrupted, _) => (RunState::Interrupted, info.problem),
                     (Written::Failed, _) => (RunState::Failed, info.problem),
                     (Written::Complete, Ok(())) => (RunState::Complete, None),
                     (Written::Complete, Err(problem)) => (RunState::Damaged, Some(problem)),

@@ -43,5 +43,6 @@ const DATA: &str = "data.json";
 const SPACE: &str = "space.json";
 const HISTORY: &str = "history.csv";
 const METRICS: &str = "metrics.json";
-const HEAD: &str = "head.safetensors";
+/// The head in a run's folder.
+pub(crate) const HEAD: &str = "head.safetensors";
 const LEADERBOARD: &str = "leaderboard";

@@ -33,7 +33,7 @@ pub(super) struct RunInfo {
     pub(super) created: String,
     pub(super) finished: Option<String>,
     pub(super) seconds: Option<f64>,
-    /// Why it failed.
+    /// Why it failed, or how far it came.
     pub(super) problem: Option<String>,
 }
 
@@ -53,6 +53,8 @@ pub enum RunKind {
 pub(super) enum Written {
     Running,
     Complete,
+    /// Stopped by its user before its end.
+    Interrupted,
     Failed,
 }
 
@@ -233,10 +235,37 @@ impl RunWriter {
     /// As [`finish`](Self::finish).
     pub fn finish_sweep(self, leaderboard_csv: &str, leaderboard: &Value, metrics: &Value) -> Result<PathBuf> {
         let ended = SystemTime::now();
+        self.write_sweep(leaderboard_csv, leaderboard, metrics)?;
+        self.end(ended, Written::Complete, None)
+    }
+
+    /// Ends a sweep that its user stopped, with what there is of it. `problem`: how far it came.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn interrupt_sweep(
+        self,
+        leaderboard_csv: &str,
+        leaderboard: &Value,
+        metrics: &Value,
+        problem: &str,
+    ) -> Result<PathBuf> {
+        self.write_sweep(leaderboard_csv, leaderboard, metrics)?;
+        self.interrupt(problem)
+    }
+
+    fn write_sweep(&self, leaderboard_csv: &str, leaderboard: &Value, metrics: &Value) -> Result<()> {
         self.write(&format!("{LEADERBOARD}.csv"), leaderboard_csv.as_bytes())?;
         self.write(&format!("{LEADERBOARD}.json"), &pretty(leaderboard))?;
-        self.write(METRICS, &pretty(metrics))?;
-        self.end(ended, Written::Complete, None)
+        self.write(METRICS, &pretty(metrics))
+    }
+
+    /// Ends the run as one that its user stopped. `problem`: how far it came.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn interrupt(self, problem: &str) -> Result<PathBuf> {
+        self.end(SystemTime::now(), Written::Interrupted, Some(problem.to_owned()))
     }
 
     /// Ends the run as one that failed, and says why.

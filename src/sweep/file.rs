@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::spec::{self, Axis, Grid, SweepSpec};
+use super::spec::{self, Axis, Grid, Origin, SweepSpec};
 use crate::error::{Error, Result};
 
 /// How an axis can be written in a file, for hints.
@@ -23,33 +23,39 @@ impl SweepSpec {
     /// [`Error::Io`] where the file can't be read, [`Error::Sweep`] where it is no sweep.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        Self::parse_toml(&text).map_err(|error| error.in_sweep_file(path))
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        Self::parse_toml(text, path).map_err(|error| error.in_sweep_file(path, None))
     }
 
-    fn parse_toml(text: &str) -> Result<Self> {
+    fn parse_toml(text: &str, path: &Path) -> Result<Self> {
+        let file = SweepFile { path, text };
         let document = DeTable::parse(text).map_err(|error| {
-            let problem = format!("is not TOML: {}", error.to_string().trim_end());
-            spec::error(None, problem, NOTATION)
+            let problem = format!("is not TOML: {}", error.message());
+            let line = error.span().map(|span| file.line(span.start));
+            spec::error(None, problem, NOTATION).in_sweep_file(path, line)
         })?;
         let mut spec = Self::default();
         let mut shared = Vec::new();
         let mut tables = Vec::new();
-        for (name, value) in in_order(document.get_ref()) {
+        for (place, name, value) in in_order(document.get_ref()) {
             match value {
                 DeValue::Table(table) => tables.push(table),
                 DeValue::Array(array) if array.iter().any(|item| item.get_ref().is_table()) => {
                     for item in array {
                         let table = item.get_ref().as_table();
-                        tables.push(table.ok_or_else(|| not_a_value(name, "an array of tables and of values"))?);
+                        tables.push(table.ok_or_else(|| {
+                            not_a_value(name, "an array of tables and of values")
+                                .in_sweep_file(path, Some(file.line(item.span().start)))
+                        })?);
                     }
                 }
-                value => shared.push(spec.file_axis(name, value)?),
+                value => shared.push(file.axis(&mut spec, place, name, value)?),
             }
         }
         for table in &tables {
             let mut own = Vec::new();
-            for (name, value) in in_order(table) {
-                own.push(spec.file_axis(name, value)?);
+            for (place, name, value) in in_order(table) {
+                own.push(file.axis(&mut spec, place, name, value)?);
             }
             let mut axes: Vec<Axis> = shared
                 .iter()
@@ -94,15 +100,41 @@ impl SweepSpec {
     }
 }
 
-/// Keys and values in the order of the file.
-fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t str, &'t DeValue<'i>)> {
+/// A file that is being read.
+struct SweepFile<'f> {
+    path: &'f Path,
+    text: &'f str,
+}
+
+impl SweepFile<'_> {
+    /// The line of a byte, counted from 1.
+    fn line(&self, byte: usize) -> usize {
+        self.text.bytes().take(byte).filter(|byte| *byte == b'\n').count() + 1
+    }
+
+    /// The axis whose name begins at byte `place`.
+    fn axis(&self, spec: &mut SweepSpec, place: usize, name: &str, value: &DeValue<'_>) -> Result<Axis> {
+        let line = self.line(place);
+        let mut axis = spec
+            .file_axis(name, value)
+            .map_err(|error| error.in_sweep_file(self.path, Some(line)))?;
+        axis.origin = Some(Origin {
+            file: self.path.to_path_buf(),
+            line,
+        });
+        Ok(axis)
+    }
+}
+
+/// Where each key begins, keys, and values, in the order of the file.
+fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(usize, &'t str, &'t DeValue<'i>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
-    let pair = |(key, value): (&'t Spanned<_>, &'t Spanned<DeValue<'i>>)| {
-        let key: &'t std::borrow::Cow<'i, str> = key.get_ref();
-        (key.as_ref(), value.get_ref())
+    let entry = |(key, value): (&'t Spanned<_>, &'t Spanned<DeValue<'i>>)| {
+        let name: &'t std::borrow::Cow<'i, str> = key.get_ref();
+        (key.span().start, name.as_ref(), value.get_ref())
     };
-    entries.into_iter().map(pair).collect()
+    entries.into_iter().map(entry).collect()
 }
 
 /// The text of one value.

@@ -40,7 +40,12 @@ pub(crate) enum Outcome {
     Failed {
         /// Why.
         problem: String,
+        /// Whether its loss or weights became infinite or NaN.
+        #[serde(skip)]
+        diverged: bool,
     },
+    /// The sweep was stopped before its end.
+    NotTrained,
 }
 
 /// How a head did.
@@ -52,6 +57,9 @@ pub(crate) struct Standing {
     pub(crate) val_accuracy_interval: [f64; 2],
     /// Mean cross-entropy in nats.
     pub(crate) val_loss: f64,
+    /// The same with the temperature that is saved with the head; `None` where heads are not calibrated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) calibrated_val_loss: Option<f64>,
     /// The same of the training pictures.
     pub(crate) train_accuracy: f64,
     /// Mean cross-entropy in nats.
@@ -66,12 +74,16 @@ pub(crate) struct Standing {
 }
 
 impl Outcome {
-    /// Accuracy and loss by which it is ranked.
+    /// Accuracy and loss by which it is ranked: the loss of the head as it is saved, with its temperature, because without
+    /// it a head that is too sure or too unsure of itself would be ranked by what a division mends.
     pub(crate) fn merit(&self) -> Option<(f64, f64)> {
         match self {
-            Self::Trained(standing) => Some((standing.val_accuracy, standing.val_loss)),
+            Self::Trained(standing) => {
+                let loss = standing.calibrated_val_loss.unwrap_or(standing.val_loss);
+                Some((standing.val_accuracy, loss))
+            }
             Self::CrossValidated(folds) => Some((folds.mean_accuracy, folds.mean_loss)),
-            Self::Failed { .. } => None,
+            Self::Failed { .. } | Self::NotTrained => None,
         }
     }
 
@@ -80,17 +92,21 @@ impl Outcome {
         match self {
             Self::Trained(standing) => standing.converged == Some(false),
             Self::CrossValidated(folds) => folds.unconverged_folds > 0,
-            Self::Failed { .. } => false,
+            Self::Failed { .. } | Self::NotTrained => false,
         }
     }
 
-    /// The better of two comes first: more accuracy, then less loss, and any head before none.
+    /// The better of two comes first: more accuracy, then less loss, any head before none, and what failed before what was
+    /// not tried.
     pub(crate) fn compare(&self, other: &Self) -> Ordering {
         match (self.merit(), other.merit()) {
             (Some((accuracy, loss)), Some((other_accuracy, other_loss))) => {
                 other_accuracy.total_cmp(&accuracy).then(loss.total_cmp(&other_loss))
             }
-            (mine, theirs) => theirs.is_some().cmp(&mine.is_some()),
+            (mine, theirs) => {
+                let by_head = theirs.is_some().cmp(&mine.is_some());
+                by_head.then((*self == Self::NotTrained).cmp(&(*other == Self::NotTrained)))
+            }
         }
     }
 }
@@ -121,6 +137,20 @@ impl Leaderboard {
     /// The best training, if any came to something.
     pub(crate) fn best(&self) -> Option<&Entry> {
         self.entries.first().filter(|entry| entry.rank.is_some())
+    }
+
+    /// How many came to what.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for entry in &self.entries {
+            match &entry.outcome {
+                Outcome::Trained(_) | Outcome::CrossValidated(_) => counts.trained += 1,
+                Outcome::Failed { diverged: true, .. } => counts.diverged += 1,
+                Outcome::Failed { .. } => counts.failed_otherwise += 1,
+                Outcome::NotTrained => counts.not_trained += 1,
+            }
+        }
+        counts
     }
 
     /// The axes of which the entries have different values.
@@ -193,11 +223,35 @@ impl Leaderboard {
     }
 }
 
+/// How many trainings of a sweep came to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    pub(crate) trained: usize,
+    pub(crate) diverged: usize,
+    /// Those without a head whose loss did not diverge.
+    pub(crate) failed_otherwise: usize,
+    /// Those that the sweep did not come to.
+    pub(crate) not_trained: usize,
+}
+
+impl Counts {
+    /// All that came to nothing though they were tried.
+    pub(crate) fn failed(self) -> usize {
+        self.diverged + self.failed_otherwise
+    }
+
+    /// All that were asked for.
+    pub(crate) fn all(self) -> usize {
+        self.trained + self.failed() + self.not_trained
+    }
+}
+
 const HEAD_COLUMNS: &[&str] = &[
     "val_accuracy",
     "val_accuracy_low",
     "val_accuracy_high",
     "val_loss",
+    "calibrated_val_loss",
     "train_accuracy",
     "train_loss",
     "best_epoch",

@@ -15,6 +15,7 @@ fn trained(number: usize, lr: &str, val_accuracy: f64, val_loss: f64) -> Entry {
             val_accuracy,
             val_accuracy_interval: wilson((val_accuracy * 10.0) as usize, 10),
             val_loss,
+            calibrated_val_loss: None,
             train_accuracy: 1.0,
             train_loss: 0.1,
             best_epoch: 3,
@@ -29,6 +30,7 @@ fn failed(number: usize) -> Entry {
     Entry {
         outcome: Outcome::Failed {
             problem: "training diverged, badly".to_owned(),
+            diverged: true,
         },
         ..trained(number, "1e6", 0.0, 0.0)
     }
@@ -86,7 +88,7 @@ fn the_files_say_the_same() {
     let json: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     let mut reader = csv::Reader::from_path(csv).unwrap();
     let header = reader.headers().unwrap().clone();
-    let expected = "rank,status,lr,solver,val_accuracy,val_accuracy_low,val_accuracy_high,val_loss,train_accuracy,\
+    let expected = "rank,status,lr,solver,val_accuracy,val_accuracy_low,val_accuracy_high,val_loss,calibrated_val_loss,train_accuracy,\
                     train_loss,best_epoch,epochs,converged,problem,head";
     assert_eq!(header.iter().collect::<Vec<_>>().join(","), expected);
     let rows: Vec<_> = reader.records().map(Result::unwrap).collect();

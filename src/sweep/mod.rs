@@ -10,5 +10,6 @@ mod number;
 mod spec;
 
 pub(crate) use cross_validation::CrossValidation;
-pub(crate) use leaderboard::{BoardFormat, Entry, Leaderboard, Outcome, Standing};
-pub(crate) use spec::{Grid, SweepSpec};
+pub(crate) use leaderboard::{BoardFormat, Counts, Entry, Leaderboard, Outcome, Standing};
+pub(crate) use number::shortest_text;
+pub(crate) use spec::{Axis, Grid, SweepSpec};

@@ -56,7 +56,7 @@ pub(super) fn shortest(value: f64) -> String {
 }
 
 /// A value's text: numbers in their shortest form, anything else as it is.
-pub(super) fn shortest_text(text: &str) -> String {
+pub(crate) fn shortest_text(text: &str) -> String {
     if let Ok(whole) = text.parse::<u64>() {
         return whole.to_string();
     }

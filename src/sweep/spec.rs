@@ -3,7 +3,7 @@
 //! An axis is named as an option and its values are what would be written behind that option, so that this module need
 //! know neither the options nor the training: whoever turns a combination into a recipe checks names and values.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -24,6 +24,29 @@ pub(crate) struct Axis {
     pub(crate) name: String,
     /// Its values as they are written behind the option: at least one, no two the same, numbers in their shortest form.
     pub(crate) values: Vec<String>,
+    /// Where it is written; `None` for the command line.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// A place in a sweep file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) file: PathBuf,
+    /// Counted from 1.
+    pub(crate) line: usize,
+}
+
+impl Axis {
+    /// An error about this axis, which says where it is written.
+    pub(crate) fn error(&self, problem: String, hint: String) -> Error {
+        Error::Sweep {
+            file: self.origin.as_ref().map(|origin| origin.file.clone()),
+            line: self.origin.as_ref().map(|origin| origin.line),
+            axis: Some(self.name.clone()),
+            problem,
+            hint,
+        }
+    }
 }
 
 /// Axes of which every combination is meant.
@@ -101,7 +124,11 @@ impl SweepSpec {
             let axis = |(name, values): (&String, &Value)| {
                 let values: Vec<String> = serde_json::from_value(values.clone()).ok()?;
                 let name = name.clone();
-                (!values.is_empty()).then_some(Axis { name, values })
+                (!values.is_empty()).then_some(Axis {
+                    name,
+                    values,
+                    origin: None,
+                })
             };
             let axes = axes.as_object()?.iter().map(axis).collect::<Option<Vec<Axis>>>()?;
             Some(Grid { axes })
@@ -163,6 +190,7 @@ impl SweepSpec {
         Ok(Axis {
             name: name.to_owned(),
             values,
+            origin: None,
         })
     }
 
@@ -219,11 +247,18 @@ impl Grid {
     }
 }
 
-/// The pieces between commas that no bracket encloses.
+/// The pieces between commas that no bracket and no pair of quotes encloses.
 pub(super) fn items(text: &str) -> Result<Vec<&str>, String> {
     let (mut items, mut start, mut depth) = (Vec::new(), 0, 0_usize);
+    let (mut quoted, mut escaped) = (false, false);
     for (place, letter) in text.char_indices() {
+        if quoted {
+            quoted = escaped || letter != '"';
+            escaped = !escaped && letter == '\\';
+            continue;
+        }
         match letter {
+            '"' => quoted = true,
             '[' => depth += 1,
             ']' if depth == 0 => return Err(format!("`{text}` has a `]` without its `[`")),
             ']' => depth -= 1,
@@ -233,6 +268,9 @@ pub(super) fn items(text: &str) -> Result<Vec<&str>, String> {
             }
             _ => {}
         }
+    }
+    if quoted {
+        return Err(format!("`{text}` has a `\"` without its end"));
     }
     if depth > 0 {
         return Err(format!("`{text}` has a `[` without its `]`"));
@@ -259,6 +297,10 @@ fn expand(item: &str) -> Result<Vec<String>, String> {
     }
     if let Some(inner) = item.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return Ok(vec![inner.trim().to_owned()]);
+    }
+    // The name of a class, or of a file.
+    if item.starts_with(['"', '@']) {
+        return Ok(vec![item.to_owned()]);
     }
     let Some((first, rest)) = item.split_once("..") else {
         return Ok(vec![number::shortest_text(item)]);
@@ -323,6 +365,7 @@ fn whole_numbers(item: &str, first: &str, last: &str) -> Result<Vec<String>, Str
 pub(super) fn error(axis: Option<&str>, problem: String, hint: &str) -> Error {
     Error::Sweep {
         file: None,
+        line: None,
         axis: axis.map(str::to_owned),
         problem,
         hint: hint.to_owned(),
@@ -341,13 +384,18 @@ fn too_many(problem: &str) -> Error {
 }
 
 impl Error {
-    /// The same error about a sweep, saying which file it is in.
-    pub(super) fn in_sweep_file(self, path: &Path) -> Self {
+    /// The same error about a sweep, saying which file it is in, and where, if that is known and was not said before.
+    pub(super) fn in_sweep_file(self, path: &Path, place: Option<usize>) -> Self {
         match self {
             Self::Sweep {
-                axis, problem, hint, ..
+                line,
+                axis,
+                problem,
+                hint,
+                ..
             } => Self::Sweep {
                 file: Some(path.to_path_buf()),
+                line: line.or(place),
                 axis,
                 problem,
                 hint,

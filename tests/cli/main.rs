@@ -30,6 +30,7 @@ mod read_segment;
 mod reference;
 mod runs;
 mod sweep;
+mod sweep_end;
 mod together;
 mod train_head;
 mod views;

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::super::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::LabelledFeatures;
 use crate::head::{HeadFile, Training};
 use crate::observer::Observer;
@@ -74,17 +74,21 @@ impl KeptRun<'_> {
         self.warned(writer.finish(training, metrics, head))
     }
 
-    /// Ends a sweep; see [`RunWriter::finish_sweep`].
+    /// Ends a sweep; see [`RunWriter::finish_sweep`]. `interruption`: how far it came, where it was stopped.
     pub(in crate::cli) fn finish_sweep(
         mut self,
         config: &RunConfig,
         csv: &str,
         leaderboard: &Value,
         metrics: &Value,
+        interruption: Option<&str>,
     ) -> Option<PathBuf> {
         let writer = self.writer.take()?;
-        let ended = writer.replace_config(config);
-        self.warned(ended.and_then(|()| writer.finish_sweep(csv, leaderboard, metrics)))
+        let ended = writer.replace_config(config).and_then(|()| match interruption {
+            None => writer.finish_sweep(csv, leaderboard, metrics),
+            Some(problem) => writer.interrupt_sweep(csv, leaderboard, metrics, problem),
+        });
+        self.warned(ended)
     }
 
     /// Begins the run of one of a sweep's heads.
@@ -111,7 +115,10 @@ impl KeptRun<'_> {
         if let Err(error) = &result
             && let Some(writer) = self.writer.take()
         {
-            self.warned(writer.fail(&error.to_string()));
+            self.warned(match error {
+                Error::Interrupted => writer.interrupt("stopped before its end"),
+                error => writer.fail(&error.to_string()),
+            });
         }
         result
     }

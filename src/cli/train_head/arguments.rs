@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::{Args, FromArgMatches, ValueEnum};
 
+use super::weights::NamedWeights;
 use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, Default, PartialEq, Args)]
@@ -15,7 +16,7 @@ pub(in crate::cli) struct TrainingArguments {
     /// How the head is found [default: sgd]
     #[arg(long, value_name = "NAME")]
     pub(super) solver: Option<SolverName>,
-    /// How much a picture of each class counts: balanced, equal, or CLASS=W,… [default: equal]
+    /// How much a picture of each class counts: balanced, equal, CLASS=W,…, or @FILE.toml [default: equal]
     #[arg(long, value_name = "W")]
     pub(super) class_weights: Option<NamedWeights>,
     /// Share of each target that is spread over all classes [default: 0]
@@ -225,44 +226,9 @@ pub(super) enum SamplingName {
     Balanced,
 }
 
-/// `--class-weights`, whose classes get their numbers once the data set is known.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum NamedWeights {
-    Equal,
-    Balanced,
-    /// Classes that are not named weigh 1.
-    Given(Vec<(String, f64)>),
-}
-
 /// `--milestones`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Milestones(pub(super) Vec<usize>);
-
-impl FromStr for NamedWeights {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "equal" => return Ok(Self::Equal),
-            "balanced" => return Ok(Self::Balanced),
-            _ => {}
-        }
-        let pair = |item: &str| {
-            let (class, weight) = item
-                .rsplit_once('=')
-                .ok_or_else(|| format!("`{item}` is neither `balanced`, `equal`, nor CLASS=WEIGHT"))?;
-            let number: f64 = weight
-                .trim()
-                .parse()
-                .map_err(|_| format!("the weight `{weight}` of `{class}` is no number"))?;
-            Ok((class.trim().to_owned(), number))
-        };
-        text.split(',')
-            .map(pair)
-            .collect::<Result<_, String>>()
-            .map(Self::Given)
-    }
-}
 
 impl FromStr for Milestones {
     type Err = String;
@@ -273,22 +239,6 @@ impl FromStr for Milestones {
             number.map_err(|_| format!("`{item}` is no epoch: write epochs with commas, such as 10,20"))
         };
         text.split(',').map(epoch).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-impl fmt::Display for NamedWeights {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Equal => formatter.write_str("equal"),
-            Self::Balanced => formatter.write_str("balanced"),
-            Self::Given(weights) => {
-                let pairs: Vec<String> = weights
-                    .iter()
-                    .map(|(class, weight)| format!("{class}={weight}"))
-                    .collect();
-                formatter.write_str(&pairs.join(","))
-            }
-        }
     }
 }
 
@@ -351,4 +301,4 @@ impl PairParser {
 
 #[cfg(test)]
 #[path = "arguments_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A value that each option may have.
-fn example(name: &str) -> &'static str {
+pub(in crate::cli::train_head) fn example(name: &str) -> &'static str {
     match name {
         "solver" => "adamw",
         "class-weights" => "cat=2.5,dog=1",

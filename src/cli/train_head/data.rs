@@ -8,11 +8,12 @@ use serde_json::json;
 use super::super::context::Context;
 use super::super::output::counted;
 use super::Job;
+use super::calibration::Calibration;
 use crate::cache::Origin;
 use crate::error::{Error, Result};
 use crate::features::LabelledFeatures;
 use crate::head::{EpochRecord, HeadFile, HeadMeta, Recipe, Training};
-use crate::metrics::{Fitted, Report, fit_temperature, wilson};
+use crate::metrics::{Report, wilson};
 use crate::observer::Observer;
 use crate::space::SpaceDescription;
 use crate::sweep::CrossValidation;
@@ -54,14 +55,14 @@ pub(super) fn interval_text([low, high]: [f64; 2]) -> String {
     format!("95% interval {low:.4} to {high:.4}")
 }
 
-/// The head of a training as a file, with all that is known of it, and calibrated on the validation pictures.
+/// The head of a training as a file, with all that is known of it, and calibrated on the validation pictures: how that went.
 pub(super) fn head_file(
     job: &Job<'_>,
     features: &LabelledFeatures,
     recipe: &Recipe,
     trained: &Training,
     folds: Option<&CrossValidation>,
-) -> Result<HeadFile> {
+) -> Result<(HeadFile, Calibration)> {
     let mut options = serde_json::to_value(recipe).expect("options are numbers");
     options["val_fraction"] = json!(job.request.val_fraction);
     options["group_by"] = json!(job.request.group_by.as_ref().map(Regex::as_str));
@@ -77,22 +78,14 @@ pub(super) fn head_file(
     options["views"] = json!(job.request.views.count());
     options["views_seed"] = json!(job.request.views.seed());
     let mut metrics = metrics_of(trained.best(), features);
-    let mut temperature = 1.0;
-    if job.calibrates && !features.val.labels.is_empty() {
-        let logits = trained.head.logits(features.val.view())?;
-        let fit = fit_temperature(logits.view(), &features.val.labels)?;
-        if fit.fitted != Fitted::NoMistakes
-            && let Some(note) = fit.fitted.note()
-        {
-            job.context.observer.warn(note);
-        }
-        temperature = fit.temperature;
+    let calibration = Calibration::of(job, features, &trained.head)?;
+    if let Calibration::Fitted(fit) = &calibration {
         metrics["calibration"] = json!(fit);
     }
     if let Some(folds) = folds {
         metrics["cross_validation"] = json!(folds);
     }
-    Ok(HeadFile {
+    let file = HeadFile {
         head: trained.head.clone(),
         meta: HeadMeta {
             classes: features.classes.clone(),
@@ -104,10 +97,11 @@ pub(super) fn head_file(
             space: features.space.json().to_owned(),
             options,
             metrics,
-            temperature,
+            temperature: calibration.temperature(),
             lastlayer_version: env!("CARGO_PKG_VERSION").to_owned(),
         },
-    })
+    };
+    Ok((file, calibration))
 }
 
 /// What a run tells of its head: that of the head's file, and all numbers on the validation pictures.

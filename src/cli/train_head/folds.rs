@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::output::{Ending, Result};
 use super::data::check_features;
+use super::ending;
 use super::fold_file;
 use super::many;
 use super::plan::Plan;
@@ -80,6 +81,7 @@ pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, folds: &Folds) -> Resul
     let outcomes = run.watch(validate(job, features, &recipes, &assignments))?;
     let entries = plan.combinations.iter().zip(outcomes).enumerate();
     let entries = entries.map(|(number, (combination, scores))| {
+        // A configuration of which a fold is missing was not tried.
         let outcome = scores.map(|trained| {
             let unconverged = trained.iter().filter(|(_, converged)| !converged).count();
             let scores: Vec<Score> = trained.into_iter().map(|(score, _)| score).collect();
@@ -87,9 +89,13 @@ pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, folds: &Folds) -> Resul
         });
         many::entry(number, combination, outcome)
     });
-    let board = Leaderboard::new(plan.axes.clone(), entries.collect::<Result<_, _>>()?);
-    let kept = run.watch(train_best(job, features, &recipes, &board))?;
-    many::finish(job, plan, features, board, &kept, Some(folding), (run, config))
+    let board = Leaderboard::new(plan.axes.clone(), entries.collect());
+    let kept = match train_best(job, features, &recipes, &board) {
+        // What was learnt of a sweep's configurations is told all the same.
+        Err(Error::Interrupted) if job.sweep.is_some() => Vec::new(),
+        kept => run.watch(kept)?,
+    };
+    ending::finish(job, plan, features, board, &kept, Some(folding), (run, config))
 }
 
 /// Refuses what looks at validation pictures while it trains: those of a fold shall judge only, and in the end all train.

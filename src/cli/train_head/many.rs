@@ -1,29 +1,26 @@
 //! Many trainings: the options of a sweep and of folds, the heads that are kept, and what is said in the end.
 
 use std::fmt;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
-use serde_json::json;
 
-use super::super::output::{Ending, Result, counted};
-use super::super::runs::KeptRun;
-use super::board;
-use super::data::{check_features, head_file, interval, metrics_of_run};
+use super::super::output::{Ending, Result};
+use super::calibration::Calibration;
+use super::data::{check_features, interval};
+use super::ending;
 use super::folds::FoldChoice;
 use super::plan::{Combination, DEFAULT_SWEEP, Plan};
-use super::report::{Best, Folding, Report};
 use super::start::Folds;
+use super::weights::NamedWeights;
 use super::{Job, task_of};
 use crate::dataset::absolute;
 use crate::error::Error;
 use crate::features::{LabelledFeatures, labelled_features};
-use crate::head::{HeadFile, Training, ValidRecipe, train_all};
+use crate::head::{Training, train_all};
 use crate::observer::{Observer, Unit};
-use crate::runs::RunConfig;
 use crate::sweep::{BoardFormat, Entry, Leaderboard, Outcome, Standing, SweepSpec};
 
 #[derive(Debug, Args)]
@@ -71,13 +68,20 @@ is solver=lbfgs,standardize=false,true,C=1e-4..1e2:log7 and solver=sgd,lr=1e-4..
 (lr = [0.1, 0.01], C = \"1e-4..1e2:log7\"), each table a grid of its own, and what stands above the tables goes for each. The \
 best head has the highest accuracy on the validation pictures, then the lowest loss.
 
+Class weights: CLASS=W,… leaves the other classes at 1. A name with a comma, a quote or a bracket stands in quotes, which the \
+shell must be kept from: '\"Maine, Coon\"=2,Ragdoll=1'. @FILE reads them from a file, TOML with a line \"Maine, Coon\" = 2 for \
+each class, or the same as JSON.
+
 Folds: train and val are divided together, test is left alone. Folds have like shares of each class; identical pictures and \
 groups (--group-by) stay together. Each fold is validated by the last epoch's head of a training on the others; the error is \
 the standard deviation of the folds' accuracies divided by the root of K. The best configuration is then trained on all these \
 pictures and saved. A file of folds has the columns path and fold, or fold1, fold2 … for repeats.";
 
-/// Lines of the leaderboard that are printed by default.
-const TOP: usize = 20;
+/// Logits of the validation pictures that every core may have a copy of: 8 MiB.
+const FEW_LOGITS: usize = 1 << 20;
+
+/// Held by whoever calibrates on more.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// How many heads of a sweep are saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +139,22 @@ impl ManyArguments {
         if specs.is_empty() {
             return Ok(None);
         }
-        SweepSpec::union(specs).map(Some)
+        let mut spec = SweepSpec::union(specs)?;
+        // A file may say something else when the run is repeated, so its weights take its place.
+        let axes = spec.grids.iter_mut().flat_map(|grid| &mut grid.axes);
+        for axis in axes.filter(|axis| axis.name == "class-weights") {
+            for place in 0..axis.values.len() {
+                if axis.values[place].starts_with('@') {
+                    let read = axis.values[place].parse::<NamedWeights>();
+                    let hint =
+                        "`--class-weights @FILE` takes TOML with a line `CLASS = WEIGHT` for each class, or JSON";
+                    axis.values[place] = read
+                        .map_err(|problem| axis.error(problem, hint.to_owned()))?
+                        .to_string();
+                }
+            }
+        }
+        Ok(Some(spec))
     }
 
     /// The folds that are asked for, or else those of the run that is repeated. `seed`: what they are drawn from.
@@ -208,35 +227,6 @@ impl ManyArguments {
     }
 }
 
-/// Keeps what came of many trainings as a run; of a sweep, its heads are runs within. Its folder, where it is kept.
-fn keep_run(
-    job: &Job<'_>,
-    features: &LabelledFeatures,
-    board: &Leaderboard,
-    kept: &[(usize, Training)],
-    heads: &[(ValidRecipe, HeadFile)],
-    run: KeptRun<'_>,
-    mut config: RunConfig,
-) -> Result<Option<PathBuf>, Error> {
-    let best = metrics_of_run(features, &heads[0].1)?;
-    if job.sweep.is_none() {
-        return Ok(run.finish(&kept[0].1, &best, &heads[0].1));
-    }
-    let digits = heads.len().to_string().len();
-    for (place, ((_, training), (recipe, head))) in kept.iter().zip(heads).enumerate() {
-        let config = RunConfig {
-            recipe: recipe.recipe().clone(),
-            sweep: None,
-            ..config.clone()
-        };
-        let child = run.child(&format!("{:0digits$}", place + 1), &config);
-        child.finish(training, &metrics_of_run(features, head)?, head);
-    }
-    let leaderboard = json!({ "axes": board.axes, "heads": board.entries });
-    config.recipe = heads[0].0.recipe().clone();
-    Ok(run.finish_sweep(&config, &board.csv_text()?, &leaderboard, &best))
-}
-
 /// The best of many trainings, as they come in.
 pub(super) struct Kept {
     limit: usize,
@@ -258,7 +248,7 @@ pub(super) fn sweep(job: &Job<'_>, plan: &Plan) -> Result<Ending> {
     }
     let recipes = plan.recipes(&features.classes)?;
     let task = task_of(&features)?;
-    let (mut run, config) = job.begin_run(&features, job.recipe_of_run(&recipes))?;
+    let (run, config) = job.begin_run(&features, job.recipe_of_run(&recipes))?;
 
     let kept = Kept::new(job.kept);
     let outcomes: Mutex<Vec<Option<Result<Outcome, Error>>>> = Mutex::new(recipes.iter().map(|_| None).collect());
@@ -266,7 +256,7 @@ pub(super) fn sweep(job: &Job<'_>, plan: &Plan) -> Result<Ending> {
     observer.begin("training", Some(recipes.len() as u64), Unit::Heads);
     train_all(&recipes, &task, observer, &|number, trained| {
         let outcome = trained.map(|training| {
-            let outcome = Outcome::Trained(standing(&training, &features));
+            let outcome = Outcome::Trained(standing(job, &training, &features));
             kept.offer(number, &outcome, training);
             outcome
         });
@@ -280,36 +270,48 @@ pub(super) fn sweep(job: &Job<'_>, plan: &Plan) -> Result<Ending> {
         let outcome = outcome.expect("every training ends");
         entry(number, combination, outcome)
     });
-    let entries = run.watch(entries.collect::<Result<_, _>>())?;
-    let board = Leaderboard::new(plan.axes.clone(), entries);
-    finish(job, plan, &features, board, &kept.into_sorted(), None, (run, config))
+    let board = Leaderboard::new(plan.axes.clone(), entries.collect());
+    ending::finish(job, plan, &features, board, &kept.into_sorted(), None, (run, config))
 }
 
-/// A line of the leaderboard; an interruption is none.
-pub(super) fn entry(number: usize, combination: &Combination, outcome: Result<Outcome, Error>) -> Result<Entry, Error> {
+/// A line of the leaderboard.
+pub(super) fn entry(number: usize, combination: &Combination, outcome: Result<Outcome, Error>) -> Entry {
     let outcome = match outcome {
         Ok(outcome) => outcome,
-        Err(Error::Interrupted) => return Err(Error::Interrupted),
+        Err(Error::Interrupted) => Outcome::NotTrained,
         Err(error) => Outcome::Failed {
             problem: error.to_string(),
+            diverged: matches!(error, Error::Diverged { .. }),
         },
     };
-    Ok(Entry {
+    Entry {
         rank: None,
         number,
         settings: combination.settings.clone(),
         outcome,
         head: None,
-    })
+    }
 }
 
-fn standing(training: &Training, features: &LabelledFeatures) -> Standing {
+fn standing(job: &Job<'_>, training: &Training, features: &LabelledFeatures) -> Standing {
     let best = training.best();
+    let calibrated = || match Calibration::of(job, features, &training.head) {
+        Ok(Calibration::Fitted(fit)) => Some(fit.loss_after),
+        _ => None,
+    };
+    // Trainings end on all cores at once, and this copies all logits in f64.
+    let calibrated_val_loss = if features.val.labels.len() * features.classes.len() > FEW_LOGITS {
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        calibrated()
+    } else {
+        calibrated()
+    };
     let val_accuracy = best.val_accuracy.unwrap_or(0.0);
     Standing {
         val_accuracy,
         val_accuracy_interval: interval(val_accuracy, features.val.labels.len()),
         val_loss: best.val_loss.unwrap_or(f64::INFINITY),
+        calibrated_val_loss,
         train_accuracy: best.train_accuracy,
         train_loss: best.train_loss,
         best_epoch: best.epoch,
@@ -346,128 +348,9 @@ impl Kept {
     }
 }
 
-/// Saves the heads that are kept and the leaderboard, and says how it went. `kept`: numbers and trainings, the best first.
-pub(super) fn finish(
-    job: &Job<'_>,
-    plan: &Plan,
-    features: &LabelledFeatures,
-    mut board: Leaderboard,
-    kept: &[(usize, Training)],
-    folds: Option<Folding>,
-    (run, config): (KeptRun<'_>, RunConfig),
-) -> Result<Ending> {
-    let failed = board.entries.iter().filter(|entry| entry.rank.is_none());
-    let (failures, first) = (failed.clone().count(), failed.map(|entry| entry.outcome.clone()).next());
-    let count = board.entries.len();
-    if let Some(Outcome::Failed { problem }) = first
-        && failures < count
-    {
-        let warning = format!("{failures} of {} failed, the first: {problem}", counted(count, "head"));
-        job.context.observer.warn(&warning);
-    }
-    let unconverged = board
-        .entries
-        .iter()
-        .filter(|entry| entry.outcome.is_unconverged())
-        .count();
-    if unconverged > 0 {
-        let warning = format!(
-            "{unconverged} of {} are not the optimum they look for: raise --max-iterations, or --standardize",
-            counted(count, "head")
-        );
-        job.context.observer.warn(&warning);
-    }
-    let mut heads = Vec::with_capacity(kept.len());
-    for (place, (number, training)) in kept.iter().enumerate() {
-        let recipe = plan.combinations[*number].recipe(&features.classes)?;
-        let entry = board.entries.iter_mut().find(|entry| entry.number == *number);
-        let entry = entry.expect("each training has a line");
-        let path = place_of(job.output, place + 1, kept.len());
-        let validated = match &entry.outcome {
-            Outcome::CrossValidated(validated) => Some(validated),
-            _ => None,
-        };
-        let head = head_file(job, features, recipe.recipe(), training, validated)?;
-        head.save(&path)?;
-        entry.head = Some(path);
-        heads.push((recipe, head));
-    }
-    if let Some(path) = &job.many.leaderboard {
-        board.write(path)?;
-    }
-    let (Some(best), Some((number, training))) = (board.best(), kept.first()) else {
-        let problem = match board.entries.first().map(|entry| &entry.outcome) {
-            Some(Outcome::Failed { problem }) => problem.clone(),
-            _ => String::new(),
-        };
-        let mut run = run;
-        return Ok(run.watch(Err(Error::NoHead { heads: count, problem }))?);
-    };
-    let seconds = job.start.elapsed().as_secs_f64();
-    let kept_run = keep_run(job, features, &board, kept, &heads, run, config)?;
-    let (_, head) = &heads[0];
-    let mut report = Report::new(job.output, features, training, head, kept_run, seconds);
-    if let (Some(folding), Outcome::CrossValidated(result)) = (folds, &best.outcome) {
-        report = report.with_folds(folding, result);
-    }
-    if job.sweep.is_some() {
-        report = report.with_sweep(
-            &board,
-            Best {
-                entry: best,
-                options: plan.combinations[*number].command_line(),
-            },
-        );
-    }
-    if job.context.json {
-        report.print_json()?;
-        return Ok(Ending::Done);
-    }
-    let mut out = std::io::stdout().lock();
-    if job.sweep.is_some() {
-        let top = job.many.top.unwrap_or(TOP);
-        for line in board::table(&board, top) {
-            writeln!(out, "{line}")?;
-        }
-        if count > top {
-            writeln!(
-                out,
-                "… {} more: --top N prints and --leaderboard FILE writes them",
-                count - top
-            )?;
-        }
-        writeln!(out)?;
-    }
-    report.print_end(&mut out)?;
-    Ok(Ending::Done)
-}
-
-/// Where the head of a rank is saved: the best at `output`, the others beside it with their rank in the name.
-fn place_of(output: &Path, rank: usize, count: usize) -> PathBuf {
-    if rank == 1 {
-        return output.to_path_buf();
-    }
-    let digits = count.to_string().len();
-    let stem = output.file_stem().unwrap_or_default().to_string_lossy();
-    let name = match output.extension() {
-        Some(extension) => format!("{stem}.{rank:0digits$}.{}", extension.to_string_lossy()),
-        None => format!("{stem}.{rank:0digits$}"),
-    };
-    output.with_file_name(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kept_heads_lie_beside_the_best_in_the_order_of_their_ranks() {
-        let place = |output: &str, rank, count| place_of(Path::new(output), rank, count);
-        assert_eq!(place("a/head.safetensors", 1, 9), Path::new("a/head.safetensors"));
-        assert_eq!(place("a/head.safetensors", 2, 9), Path::new("a/head.2.safetensors"));
-        assert_eq!(place("my.head", 12, 300), Path::new("my.012.head"));
-        assert_eq!(place("head", 3, 10), Path::new("head.03"));
-    }
 
     #[test]
     fn what_to_keep_is_a_number_or_all() {

@@ -2,15 +2,21 @@
 
 mod arguments;
 mod board;
+mod calibration;
 mod data;
+mod ending;
 mod fold_file;
 mod folds;
+mod kept_files;
 mod many;
 mod overlay;
 mod plan;
 mod report;
 mod single;
 mod start;
+mod suggest;
+mod values;
+mod weights;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -1,6 +1,8 @@
 //! Options laid over a recipe: what was given changes it, and what nothing reads is a mistake.
 
-use super::arguments::{Milestones, NamedWeights, SamplingName, ScheduleName, SolverName, TrainingArguments};
+use super::arguments::{Milestones, SamplingName, ScheduleName, SolverName, TrainingArguments};
+use super::values::value_of;
+use super::weights::NamedWeights;
 use crate::error::{Error, Result};
 use crate::head::{
     ClassWeights, CosineLr, Descent, EarlyStopping, ExponentialLr, Lbfgs, MultiStepLr, OneCycleLr, PlateauLr, Recipe,
@@ -18,7 +20,91 @@ pub(super) struct Unread {
 
 impl Unread {
     pub(super) fn error(&self) -> Error {
-        Error::Usage(format!("--{} is not an option of {}", self.option, self.of))
+        Error::Options {
+            problem: self.problem(),
+            hint: self.hint("--"),
+        }
+    }
+
+    pub(super) fn problem(&self) -> String {
+        format!("--{} is not an option of {}", self.option, self.of)
+    }
+
+    /// Whose option it is. `dashes`: what stands before an option's name where this one is written.
+    pub(super) fn hint(&self, dashes: &str) -> String {
+        let Self { option, of } = self;
+        let (kind, owners) = if of.starts_with("the schedule") {
+            ("schedule", schedules_with(option))
+        } else {
+            ("solver", solvers_with(option))
+        };
+        let plural = if owners.len() == 1 { "" } else { "s" };
+        let (first, list) = (owners[0], listed(&owners));
+        let counterpart = match *option {
+            "C" => "; the penalty of sgd and adamw is `--weight-decay`, 1 / (pictures · C)",
+            "weight-decay" => "; the penalty of lbfgs and linfa is `--C`, 1 / (pictures · weight decay)",
+            _ => "",
+        };
+        format!(
+            "`{dashes}{option}` belongs to the {kind}{plural} {list}: choose `{dashes}{kind}={first}`, or leave out \
+             `{dashes}{option}`{counterpart}"
+        )
+    }
+}
+
+/// The names of the solvers that have this option, in the order of the help.
+fn solvers_with(option: &str) -> Vec<&'static str> {
+    // It is an option of early stopping, which begins with the other.
+    let option = if option == "min-delta" { "patience" } else { option };
+    let solvers = [
+        Solver::Descent(Descent::sgd()),
+        Solver::Descent(Descent::adamw()),
+        Solver::Lbfgs(Lbfgs::default()),
+        Solver::Linfa(Lbfgs::default()),
+    ];
+    let is_of_descent = OF_SCHEDULES.contains(&option);
+    let has = |solver: &Solver| {
+        let recipe = Recipe {
+            solver: solver.clone(),
+            ..Recipe::default()
+        };
+        value_of(&recipe, option).is_some() || (is_of_descent && matches!(solver, Solver::Descent(_)))
+    };
+    solvers.iter().filter(|solver| has(solver)).map(Solver::name).collect()
+}
+
+/// The names of the schedules that have this option, in the order of the help.
+fn schedules_with(option: &str) -> Vec<&'static str> {
+    let schedules = [
+        ("step", Schedule::Step(StepLr::default())),
+        (
+            "multistep",
+            Schedule::MultiStep(MultiStepLr {
+                milestones: Vec::new(),
+                gamma: 1.0,
+            }),
+        ),
+        ("exponential", Schedule::Exponential(ExponentialLr { gamma: 1.0 })),
+        ("cosine", Schedule::Cosine(CosineLr::default())),
+        ("one-cycle", Schedule::OneCycle(OneCycleLr::default())),
+        ("plateau", Schedule::Plateau(PlateauLr::default())),
+    ];
+    let has = |(name, schedule): (&'static str, Schedule)| {
+        let descent = Descent {
+            schedule,
+            ..Descent::sgd()
+        };
+        value_of(&Recipe::from(descent), option).map(|_| name)
+    };
+    schedules.into_iter().filter_map(has).collect()
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn listed(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [word] => (*word).to_owned(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
     }
 }
 
@@ -207,7 +293,7 @@ const OF_SCHEDULES: &[&str] = &[
 ];
 
 /// A schedule's name on the command line.
-fn name_of(schedule: &Schedule) -> String {
+pub(super) fn name_of(schedule: &Schedule) -> String {
     let name = match schedule {
         Schedule::Constant => ScheduleName::Constant,
         Schedule::Step(_) => ScheduleName::Step,
@@ -218,28 +304,6 @@ fn name_of(schedule: &Schedule) -> String {
         Schedule::Plateau(_) => ScheduleName::Plateau,
     };
     name.to_string()
-}
-
-impl NamedWeights {
-    /// Puts weights that were given by the names of classes into `recipe`.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a name that is none of `classes`.
-    pub(super) fn resolve(&self, classes: &[String], recipe: &mut Recipe) -> Result<()> {
-        let Self::Given(named) = self else { return Ok(()) };
-        let mut weights = vec![1.0; classes.len()];
-        for (name, weight) in named {
-            let Some(class) = classes.iter().position(|class| class == name) else {
-                return usage(&format!(
-                    "--class-weights names `{name}`, but the classes are `{}`",
-                    classes.join("`, `")
-                ));
-            };
-            weights[class] = *weight;
-        }
-        recipe.class_weights = ClassWeights::Given(weights);
-        Ok(())
-    }
 }
 
 fn usage<T>(problem: &str) -> Result<T> {

@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::super::arguments::PairParser;
+use super::super::values::value_of;
 use super::*;
 
 fn arguments(options: &[(&str, &str)]) -> TrainingArguments {
@@ -155,6 +156,14 @@ fn every_option_reaches_its_place_in_the_recipe() {
         let changed = recipe(options);
         assert_eq!(value(&changed, path), expected, "{options:?}");
         assert_ne!(changed, Recipe::default(), "{options:?}");
+        // And back: the same value as it was written.
+        for (name, written) in *options {
+            assert_eq!(
+                value_of(&changed, name).as_deref(),
+                Some(*written),
+                "{name} of {options:?}"
+            );
+        }
     }
     let named: std::collections::BTreeSet<&str> = cases
         .iter()
@@ -164,6 +173,37 @@ fn every_option_reaches_its_place_in_the_recipe() {
         named,
         PairParser::new().names().into_iter().collect(),
         "an option without a case"
+    );
+}
+
+#[test]
+fn a_recipe_has_a_value_for_the_options_that_it_reads_and_for_no_other() {
+    for options in [
+        &[][..],
+        &[("solver", "adamw"), ("schedule", "cosine"), ("patience", "3")],
+        &[("solver", "lbfgs")],
+        &[("schedule", "plateau")],
+        &[("schedule", "one-cycle")],
+    ] {
+        let recipe = recipe(options);
+        for name in PairParser::new().names() {
+            // Those that make no sense alone are told to have none.
+            let is_read = match name {
+                "min-delta" => options.iter().any(|(name, _)| *name == "patience"),
+                _ => {
+                    let text = super::super::arguments::tests::example(name);
+                    let unread = arguments(&[(name, text)]).lay_over(&mut recipe.clone());
+                    // To be one of these is not to read them: naming another would be another recipe.
+                    name == "solver" || unread.unwrap().is_empty()
+                }
+            };
+            assert_eq!(value_of(&recipe, name).is_some(), is_read, "{name} of {options:?}");
+        }
+    }
+    assert_eq!(value_of(&recipe(&[]), "patience").as_deref(), Some("none"));
+    assert_eq!(
+        value_of(&recipe(&[("schedule", "cosine")]), "cosine-epochs").as_deref(),
+        Some("none")
     );
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::arguments::{NamedWeights, PairParser, TrainingArguments};
+use super::arguments::{PairParser, TrainingArguments};
 use super::overlay::Unread;
+use super::suggest::nearest;
+use super::values::value_of;
+use super::weights::NamedWeights;
 use crate::error::{Error, Result};
 use crate::head::{Recipe, ValidRecipe};
-use crate::sweep::{Grid, SweepSpec};
+use crate::sweep::{Axis, Grid, SweepSpec};
 
 /// What `--sweep default` stands for: the optimum at penalties of all strengths, and the tutorial's descent at four rates.
 pub(super) const DEFAULT_SWEEP: &[&str] = &[
@@ -17,7 +20,7 @@ pub(super) const DEFAULT_SWEEP: &[&str] = &[
 /// One training that is to be tried.
 #[derive(Debug, Clone)]
 pub(super) struct Combination {
-    /// The value of each axis that it reads, in the order of the axes.
+    /// The value of each axis that it reads, in the order of the axes: of those of other grids, the one it has all the same.
     pub(super) settings: Vec<(String, String)>,
     /// The options that it reads, with their values: alone they give the same head.
     options: Vec<(&'static str, String)>,
@@ -39,7 +42,8 @@ impl Plan {
     /// One training, of `options` laid over `start`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options that make no sense, alone or together.
+    /// [`Error::Options`] for one that its solver does not read, [`Error::Usage`] for those that make no sense, alone or
+    /// together.
     pub(super) fn single(options: &TrainingArguments, start: &Recipe) -> Result<Self> {
         let (combination, unread) = Combination::of(options, start, Vec::new())?;
         match unread.first() {
@@ -58,8 +62,8 @@ impl Plan {
     /// same, the first is kept.
     ///
     /// # Errors
-    /// [`Error::Sweep`] for an axis that is no option, or a value that it can't have; [`Error::Usage`] for options that make
-    /// no sense together, and those that no combination reads.
+    /// [`Error::Sweep`] for an axis that is no option or that no combination reads, a value that it can't have, and values
+    /// that make no sense together; [`Error::Options`] for an option that no combination reads.
     pub(super) fn of(spec: &SweepSpec, base: &TrainingArguments, start: &Recipe) -> Result<Self> {
         let mut parser = PairParser::new();
         let mut plan = Self {
@@ -89,7 +93,8 @@ impl Plan {
                     Ok(combination) => combination,
                     Err(Error::Usage(problem)) => {
                         senseless += 1;
-                        first_problem.get_or_insert(problem);
+                        let origin = grid.axes.first().and_then(|axis| axis.origin.clone());
+                        first_problem.get_or_insert((problem, origin));
                         continue;
                     }
                     Err(error) => return Err(error),
@@ -107,9 +112,17 @@ impl Plan {
                 }
             }
         }
-        if let Some(problem) = first_problem {
+        if let Some((problem, origin)) = first_problem {
             if plan.combinations.is_empty() {
-                return Err(Error::Usage(problem));
+                return Err(Error::Sweep {
+                    file: origin.map(|origin| origin.file),
+                    line: None,
+                    axis: None,
+                    problem,
+                    hint: "`lastlayer train-head --help` says what each option may be: change these values, or leave \
+                           them out"
+                        .to_owned(),
+                });
             }
             plan.notes.push(format!(
                 "{senseless} of {} combinations make no sense and are left out, the first: {problem}",
@@ -117,8 +130,16 @@ impl Plan {
             ));
         }
         if let Some(unread) = never_read.iter().find(|unread| !read.contains(unread.option)) {
-            return Err(unread.error());
+            let axes = spec.grids.iter().flat_map(|grid| &grid.axes);
+            return Err(match axes.into_iter().find(|axis| axis.name == unread.option) {
+                Some(axis) => axis.error(unread.problem(), unread.hint("")),
+                None => unread.error(),
+            });
         }
+        let Self { axes, combinations, .. } = &mut plan;
+        combinations
+            .iter_mut()
+            .for_each(|combination| combination.complete(axes));
         if repeated > 0 {
             let count = spec.count();
             plan.notes.push(format!(
@@ -181,6 +202,22 @@ impl Combination {
         recipe.check()
     }
 
+    /// Adds the values of those of `axes` that other grids vary.
+    fn complete(&mut self, axes: &[String]) {
+        let own = std::mem::take(&mut self.settings);
+        for axis in axes {
+            let named = (axis == "class-weights").then(|| self.weights.as_ref().map(ToString::to_string));
+            let value = own
+                .iter()
+                .find(|(name, _)| name == axis)
+                .map(|(_, value)| value.clone());
+            let value = value
+                .or_else(|| named.flatten())
+                .or_else(|| value_of(&self.recipe, axis));
+            self.settings.extend(value.map(|value| (axis.clone(), value)));
+        }
+    }
+
     /// The options that alone give the same head, as they are written.
     pub(super) fn command_line(&self) -> Vec<String> {
         let options = self.options.iter();
@@ -193,31 +230,35 @@ fn read_values(grid: &Grid, base: &TrainingArguments, parser: &mut PairParser) -
     let given = base.given();
     let mut all = Vec::with_capacity(grid.axes.len());
     for axis in &grid.axes {
-        let refuse = |problem: String, hint: String| Error::Sweep {
-            file: None,
-            axis: Some(axis.name.clone()),
-            problem,
-            hint,
-        };
         if !parser.names().contains(&axis.name.as_str()) {
-            let hint = format!("an axis is one of {}", parser.names().join(", "));
-            return Err(refuse("is no option of a training".to_owned(), hint));
+            let meant = nearest(&axis.name, &parser.names());
+            let meant = meant.map_or_else(String::new, |name| format!("did you mean `{name}`? "));
+            let hint = format!("{meant}an axis is one of {}", parser.names().join(", "));
+            return Err(axis.error("is no option of a training".to_owned(), hint));
         }
         if given.iter().any(|(name, _)| *name == axis.name) {
             let hint = format!("leave out `--{}`, or the axis", axis.name);
-            return Err(refuse("is given as an option too".to_owned(), hint));
+            return Err(axis.error("is given as an option too".to_owned(), hint));
         }
+        let names: Vec<String> = parser.names().into_iter().map(str::to_owned).collect();
         let mut values = Vec::with_capacity(axis.values.len());
         for value in &axis.values {
-            let read = parser.parse(&axis.name, value).map_err(|error| {
-                let hint = format!("`lastlayer train-head --help` says what `--{}` may be", axis.name);
-                refuse(error.to_string(), hint)
-            })?;
+            let read = parser
+                .parse(&axis.name, value)
+                .map_err(|error| axis.error(error.to_string(), hint_for(value, axis, &names)))?;
             values.push(read);
         }
         all.push(values);
     }
     Ok(all)
+}
+
+/// What to do about a value that an axis can't have.
+fn hint_for(value: &str, axis: &Axis, names: &[String]) -> String {
+    if names.iter().any(|name| name == value) {
+        return format!("`{value}` is an option of its own: write its values behind it, `{value}=A,B`");
+    }
+    format!("`lastlayer train-head --help` says what `--{}` may be", axis.name)
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::super::output::{Result, counted, print_json};
+use super::calibration::Calibration;
 use super::data::{interval, interval_text};
 use crate::dataset::Problems;
 use crate::features::LabelledFeatures;
-use crate::head::{Convergence, EpochRecord, HeadFile, Recipe, Solver, Training};
-use crate::sweep::{CrossValidation, Entry, Leaderboard};
+use crate::head::{Convergence, EpochRecord, Recipe, Solver, Training};
+use crate::sweep::{Counts, CrossValidation, Entry, Leaderboard};
 
 /// The command's JSON. Of a sweep, the head is the best one.
 #[derive(Debug, Serialize)]
@@ -28,6 +30,8 @@ pub(super) struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     convergence: Option<&'a Convergence>,
     temperature: f64,
+    /// How the temperature came about.
+    calibration: Value,
     /// The folder of the run, where it is kept.
     run: Option<PathBuf>,
     seconds: f64,
@@ -63,12 +67,59 @@ struct FoldsReport<'a> {
 /// What a sweep adds.
 #[derive(Debug, Serialize)]
 struct SweepReport<'a> {
-    /// Configurations that were tried.
-    heads: usize,
-    /// Of these, those that came to nothing.
-    failed_heads: usize,
+    #[serde(flatten)]
+    counts: SweepCounts,
     best: Best<'a>,
     leaderboard: &'a [Entry],
+}
+
+/// How far a sweep came.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct SweepCounts {
+    /// Configurations that were asked for.
+    heads: usize,
+    /// Of these, those that have a place on the leaderboard.
+    trained_heads: usize,
+    /// Those that came to nothing, because their loss became infinite or for another reason.
+    failed_heads: usize,
+    diverged_heads: usize,
+    /// Whether it was stopped before it had tried all.
+    interrupted: bool,
+}
+
+impl SweepCounts {
+    pub(super) fn new(counts: Counts, interrupted: bool) -> Self {
+        Self {
+            heads: counts.all(),
+            trained_heads: counts.trained,
+            failed_heads: counts.failed(),
+            diverged_heads: counts.diverged,
+            interrupted,
+        }
+    }
+
+    /// `18 heads`, `18 heads (2 diverged, 1 failed)`, `7 heads of 18 (interrupted)`.
+    pub(super) fn text(&self) -> String {
+        let tried = self.trained_heads + self.failed_heads;
+        let mut text = counted(tried, "head");
+        if tried < self.heads {
+            text = format!("{text} of {}", self.heads);
+        }
+        let others = self.failed_heads - self.diverged_heads;
+        let counts = [(self.diverged_heads, "diverged"), (others, "failed")];
+        let mut aside: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if self.interrupted {
+            aside.push("interrupted".to_owned());
+        }
+        if !aside.is_empty() {
+            text = format!("{text} ({})", aside.join(", "));
+        }
+        text
+    }
 }
 
 /// The best of a sweep.
@@ -85,7 +136,7 @@ impl<'a> Report<'a> {
         head: &'a Path,
         features: &'a LabelledFeatures,
         trained: &'a Training,
-        saved: &HeadFile,
+        calibration: Calibration,
         run: Option<PathBuf>,
         seconds: f64,
     ) -> Self {
@@ -103,7 +154,8 @@ impl<'a> Report<'a> {
             train_loss: best.train_loss,
             history: &trained.history,
             convergence: trained.convergence.as_ref(),
-            temperature: saved.meta.temperature,
+            temperature: calibration.temperature(),
+            calibration: calibration.to_json(),
             run,
             seconds,
             classes: &features.classes,
@@ -123,10 +175,9 @@ impl<'a> Report<'a> {
         self
     }
 
-    pub(super) fn with_sweep(mut self, leaderboard: &'a Leaderboard, best: Best<'a>) -> Self {
+    pub(super) fn with_sweep(mut self, leaderboard: &'a Leaderboard, counts: SweepCounts, best: Best<'a>) -> Self {
         self.sweep = Some(SweepReport {
-            heads: leaderboard.entries.len(),
-            failed_heads: leaderboard.entries.iter().filter(|entry| entry.rank.is_none()).count(),
+            counts,
             best,
             leaderboard: &leaderboard.entries,
         });
@@ -176,8 +227,8 @@ impl<'a> Report<'a> {
             );
             writeln!(out, "Mean Acc: {mean:.4} ± {error:.4}  ({interval})")?;
         }
-        if let Some(SweepReport { heads, best, .. }) = &self.sweep {
-            writeln!(out, "best of {}: {}", counted(*heads, "head"), best.options.join(" "))?;
+        if let Some(SweepReport { counts, best, .. }) = &self.sweep {
+            writeln!(out, "best of {}: {}", counts.text(), best.options.join(" "))?;
         }
         if let Some(convergence) = self.convergence {
             writeln!(

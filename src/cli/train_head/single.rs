@@ -1,6 +1,7 @@
 //! One training, told epoch by epoch.
 
 use super::super::output::{Ending, Result};
+use super::calibration;
 use super::data::{check_features, head_file, metrics_of_run};
 use super::plan::Combination;
 use super::report::{Report, print_epoch};
@@ -18,7 +19,7 @@ pub(super) fn train(job: &Job<'_>, combination: &Combination) -> Result<Ending> 
     if features.val.labels.is_empty() {
         context
             .observer
-            .warn("there is no validation picture: the last epoch is kept, whatever it is worth");
+            .warn("there is no validation picture: the last epoch is kept, whatever it is worth, and no temperature is fitted");
     }
     let (mut run, _) = job.begin_run(&features, recipe.recipe())?;
 
@@ -38,12 +39,13 @@ pub(super) fn train(job: &Job<'_>, combination: &Combination) -> Result<Ending> 
         context.observer.warn(note);
     }
     // The head is what the command is for, also for someone who reads only the first lines (`… | head`).
-    let head = head_file(job, &features, recipe.recipe(), &trained, None)?;
+    let (head, calibration) = head_file(job, &features, recipe.recipe(), &trained, None)?;
     head.save(job.output)?;
+    calibration::tell(&[calibration], &context.observer);
     let kept = run.finish(&trained, &metrics_of_run(&features, &head)?, &head);
     printed?;
 
-    let report = Report::new(job.output, &features, &trained, &head, kept, seconds);
+    let report = Report::new(job.output, &features, &trained, calibration, kept, seconds);
     if context.json {
         drop(out);
         report.print_json()?;

@@ -13,7 +13,8 @@ use super::many::Keep;
 use crate::error::{Error, Result};
 use crate::features::FeatureRequest;
 use crate::head::Recipe;
-use crate::runs::{Run, RunConfig, find_run};
+use crate::observer::Observer;
+use crate::runs::{Run, RunConfig, RunKind, RunState, find_run};
 use crate::sweep::SweepSpec;
 
 /// The copy of a file of folds in a run's folder.
@@ -71,6 +72,9 @@ impl Start {
             });
         };
         let run = find_run(root, word)?;
+        if let Some(caution) = caution(&run) {
+            context.observer.warn(&caution);
+        }
         let config = run.config()?;
         let (dataset, request, repeated) = match dataset {
             Some(dataset) => (dataset, selection.request(context)?, None),
@@ -118,6 +122,28 @@ impl Start {
             start.folds = Some(folds);
         }
         Ok(start)
+    }
+}
+
+/// What must be known of a run before it is taken for what it was meant to be.
+fn caution(run: &Run) -> Option<String> {
+    let (id, sweep) = (&run.id, &run.record["metrics"]["sweep"]);
+    let came_to = || run.problem().map_or_else(String::new, |problem| format!(": {problem}"));
+    match (run.state, run.kind) {
+        (RunState::Interrupted, Some(RunKind::Sweep)) => Some(format!(
+            "the sweep {id} was interrupted{}; now all of it is trained",
+            came_to()
+        )),
+        (RunState::Interrupted | RunState::Failed | RunState::Unfinished, _) => Some(format!(
+            "the run {id} is {}{}; now it is trained to its end",
+            run.state.name(),
+            came_to()
+        )),
+        (RunState::Complete, _) if sweep["interrupted"] == true => Some(format!(
+            "{id} was chosen from a part of its sweep, which was interrupted: {} of {} heads were trained",
+            sweep["trained_heads"], sweep["heads"]
+        )),
+        _ => None,
     }
 }
 
