@@ -297,15 +297,18 @@ fn the_tables_have_every_number() {
         }
         assert_eq!(class["class"], line["class"].as_str());
     }
-    let verb = [
-        "evaluate",
-        "--head",
-        "head.safetensors",
-        "pictures",
-        "-o",
-        "no/such/folder.json",
-    ];
-    scene.run(verb).code(1).says(&["error: cannot write"]);
+    let verb = ["evaluate", "--head", "head.safetensors", "pictures"];
+    for (option, file) in [("-o", "no/such/report.json"), ("--csv", "no/such/tables.csv")] {
+        let value = file.strip_suffix(".csv").unwrap_or(file);
+        let folder = format!("cannot write `{file}`: the folder `no/such` does not exist");
+        let run = scene.run(verb.into_iter().chain([option, value]));
+        assert_eq!(run.stdout, "");
+        let run = run.error(2, &[&folder, "create the folder first"]);
+        assert!(!run.stderr.contains(".lastlayer-"), "{}", run.stderr);
+    }
+    scene.write("folder/report", b"");
+    let told = scene.run(verb.into_iter().chain(["-o", "folder"])).code(2);
+    told.says(&["cannot write `folder`: it is a folder"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::extract::InputArguments;
-use super::output::{Ending, Result, counted, print_json};
+use super::output::{Ending, Result, check_output, counted, print_json};
 use super::progress::catch_interrupts;
 use crate::disk::Output;
 use crate::error::Error;
@@ -50,6 +50,9 @@ pub(super) struct Arguments {
     #[command(flatten)]
     input: InputArguments,
 }
+
+/// How the names of the tables of `--csv` end: pictures, classes, confusion.
+const TABLES: [&str; 3] = [".csv", ".classes.csv", ".confusion.csv"];
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SplitArgument {
@@ -90,6 +93,12 @@ struct Json<'a> {
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     catch_interrupts();
+    let tables = arguments
+        .csv
+        .iter()
+        .flat_map(|prefix| TABLES.map(|suffix| with_suffix(prefix, suffix)));
+    let files: Vec<PathBuf> = arguments.output.iter().cloned().chain(tables).collect();
+    files.iter().try_for_each(|path| check_output(path))?;
     let head = HeadFile::load(&arguments.head)?;
     let request = EvaluationRequest {
         input: arguments.input.options(),
@@ -109,13 +118,10 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         })?;
     }
     if let Some(prefix) = &arguments.csv {
-        write_file(&with_suffix(prefix, ".csv"), &|out| tables::pictures(out, &evaluation))?;
-        write_file(&with_suffix(prefix, ".classes.csv"), &|out| {
-            tables::classes(out, &evaluation.report)
-        })?;
-        write_file(&with_suffix(prefix, ".confusion.csv"), &|out| {
-            tables::confusion(out, &evaluation.report)
-        })?;
+        let [pictures, classes, confusion] = TABLES.map(|suffix| with_suffix(prefix, suffix));
+        write_file(&pictures, &|out| tables::pictures(out, &evaluation))?;
+        write_file(&classes, &|out| tables::classes(out, &evaluation.report))?;
+        write_file(&confusion, &|out| tables::confusion(out, &evaluation.report))?;
     }
     if context.json {
         print_json(&json)?;

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::super::context::Context;
 use super::super::output::{Ending, Result, print_json};
-use super::cell;
+use super::{WORD, cell};
 use crate::runs::{Run, find_run};
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArguments {
-    /// Its folder, its name, how that begins, `latest`, or `best`
+    #[arg(help = WORD)]
     run: String,
 }
 

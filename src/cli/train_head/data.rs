@@ -8,6 +8,7 @@ use serde_json::json;
 use super::super::context::Context;
 use super::super::output::counted;
 use super::Job;
+use super::report::Folding;
 use crate::cache::Origin;
 use crate::error::{Error, Result};
 use crate::features::LabelledFeatures;
@@ -60,7 +61,7 @@ pub(super) fn head_file(
     features: &LabelledFeatures,
     recipe: &Recipe,
     trained: &Training,
-    folds: Option<&CrossValidation>,
+    folds: Option<(Folding, &CrossValidation)>,
 ) -> Result<HeadFile> {
     let mut options = serde_json::to_value(recipe).expect("options are numbers");
     options["val_fraction"] = json!(job.request.val_fraction);
@@ -89,8 +90,10 @@ pub(super) fn head_file(
         temperature = fit.temperature;
         metrics["calibration"] = json!(fit);
     }
-    if let Some(folds) = folds {
-        metrics["cross_validation"] = json!(folds);
+    if let Some((folding, validated)) = folds {
+        metrics["cross_validation"] = json!(validated);
+        metrics["cross_validation"]["folds"] = json!(folding.folds);
+        metrics["cross_validation"]["repeats"] = json!(folding.repeats);
     }
     Ok(HeadFile {
         head: trained.head.clone(),

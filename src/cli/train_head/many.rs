@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::Args;
 use serde_json::json;
 
-use super::super::output::{Ending, Result, counted};
+use super::super::output::{Ending, Result, check_output, counted};
 use super::super::runs::KeptRun;
 use super::board;
 use super::data::{check_features, head_file, interval, metrics_of_run};
@@ -178,21 +178,7 @@ impl ManyArguments {
         }
         let files = [Some(output), self.leaderboard.as_deref(), self.folds_file.as_deref()];
         for path in files.into_iter().flatten() {
-            // A name alone has the empty parent.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                return Err(Error::Usage(format!(
-                    "cannot write `{}`: the folder `{}` does not exist",
-                    path.display(),
-                    folder.display()
-                )));
-            }
-            if path.is_dir() {
-                return Err(Error::Usage(format!(
-                    "cannot write `{}`: it is a folder, give the name of a file",
-                    path.display()
-                )));
-            }
+            check_output(path)?;
         }
         let many = [
             ("--keep", self.keep.is_some()),
@@ -383,8 +369,8 @@ pub(super) fn finish(
         let entry = board.entries.iter_mut().find(|entry| entry.number == *number);
         let entry = entry.expect("each training has a line");
         let path = place_of(job.output, place + 1, kept.len());
-        let validated = match &entry.outcome {
-            Outcome::CrossValidated(validated) => Some(validated),
+        let validated = match (folds, &entry.outcome) {
+            (Some(folding), Outcome::CrossValidated(validated)) => Some((folding, validated)),
             _ => None,
         };
         let head = head_file(job, features, recipe.recipe(), training, validated)?;
