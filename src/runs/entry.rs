@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::config::RunConfig;
+use super::options::options_of;
 use super::validation::{Validation, validated_on};
 use super::writer::{FORMAT, RunInfo, RunKind, Written};
 use super::{CONFIG, DATA, HEAD, HISTORY, METRICS, RUN, SPACE, history};
@@ -24,7 +25,7 @@ const SIZE_LIMIT: u64 = 64 << 20;
 const MOST_CHANGES: usize = 10;
 
 /// The fields of a record that are read from files.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "name",
     "created",
     "finished",
@@ -38,6 +39,7 @@ const FIELDS: [&str; 16] = [
     "folds",
     "repeats",
     "metrics",
+    "options",
     "config",
     "data",
     "space",
@@ -86,7 +88,7 @@ pub struct Run {
     pub kind: Option<RunKind>,
     /// All that is known of it as one JSON object: `id`, `path`, `state`, `kind`, `problem`, `name`, `created`, `finished`,
     /// `seconds`, `dataset`, `solver`, what it is worth (`val_accuracy`, `val_accuracy_interval`, `val_loss`; of a
-    /// cross-validation the means over its folds, with `standard_error`, `folds` and `repeats`), `metrics`, `config`, `data`
+    /// cross-validation the means over its folds, with `standard_error`, `folds` and `repeats`), `metrics`, `options` (the configuration in the names of the command line), `config`, `data`
     /// (`id`, `rows`, `classes`, `validated_on`), `space` (`id`, `description`). Runs that differ in `validated_on` were
     /// judged on other pictures or folds, and can't be compared by their accuracy.
     pub record: Value,
@@ -229,7 +231,7 @@ fn read_rest(folder: &Path, info: &RunInfo, record: &mut Map<String, Value>) -> 
         .as_ref()
         .ok()
         .and_then(|config| RunConfig::deserialize(config).ok());
-    if let Some(known) = known {
+    if let Some(known) = &known {
         keep("dataset", Ok(json!(known.dataset.named.to_string_lossy())));
         keep("solver", Ok(json!(known.recipe.solver.name())));
     }
@@ -240,7 +242,12 @@ fn read_rest(folder: &Path, info: &RunInfo, record: &mut Map<String, Value>) -> 
     }
     keep("config", config);
     keep("metrics", metrics);
-    let data = read_json::<DataFingerprint>(folder, DATA).map(|data| {
+    let data = read_json::<DataFingerprint>(folder, DATA);
+    if let Some(known) = &known {
+        let classes = data.as_ref().map_or(&[][..], |data| &data.classes);
+        keep("options", Ok(options_of(known, classes)));
+    }
+    let data = data.map(|data| {
         let validated_on = validated_on(&data, &known_config, folder);
         json!({"id": data.id, "rows": data.rows, "classes": data.classes, "validated_on": validated_on})
     });

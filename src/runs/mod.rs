@@ -27,6 +27,7 @@ mod config;
 mod entry;
 mod find;
 mod history;
+mod options;
 mod query;
 mod tensorboard;
 mod time;

@@ -1,7 +1,7 @@
 //! Runs by what is known of them: keys, filters, order.
 //!
 //! A key is the end of a dotted path in [`Run::record`], as many parts of it as are needed: `learning_rate`,
-//! `recipe.seed`, `metrics.val_loss`. Hyphens count as underscores, `lr` is short for `learning_rate`. Of several paths
+//! `recipe.seed`, `metrics.val_loss`, or the name of an option of `train-head`. Hyphens count as underscores, `lr` is short for `learning_rate`. Of several paths
 //! with this end the one nearest the top counts, in the order of the record: `epochs` is that of the metrics.
 
 use std::cmp::Ordering;

@@ -626,12 +626,12 @@ fn what_is_filtered_or_sorted_by_has_one_column() {
     ]);
     assert_eq!(twice.len(), plain.len() + 1, "{twice:?}");
     // The epochs that were trained and those that were asked for are two things.
-    let epochs = headings(&["--filter", "epochs>0", "--filter", "recipe.epochs>0"]);
+    let epochs = headings(&["--filter", "epochs>0", "--filter", "solver.epochs>0"]);
     assert_eq!(epochs.len(), plain.len() + 1, "both are 25 here: {epochs:?}");
     edit_json(&scene, &format!("runs/{A}/metrics.json"), &|metrics| {
         metrics["epochs"] = json!(9)
     });
-    let epochs = headings(&["--filter", "epochs>0", "--filter", "recipe.epochs>0"]);
+    let epochs = headings(&["--filter", "epochs>0", "--filter", "solver.epochs>0"]);
     assert_eq!(epochs.len(), plain.len() + 2, "{epochs:?}");
     let csv = scene.run([
         "runs",
@@ -647,19 +647,38 @@ fn what_is_filtered_or_sorted_by_has_one_column() {
     );
 }
 
+/// The lines of `runs show` below `title`: keys and values.
+fn shown(scene: &Scene, word: &str, title: &str) -> Vec<(String, String)> {
+    let text = scene.run(["runs", "show", word]).code(0).stdout;
+    let part = text
+        .split("\n\n")
+        .find(|part| title.is_empty() || part.starts_with(title));
+    let lines = part.unwrap_or_else(|| panic!("no {title} in\n{text}")).lines();
+    let pair = |line: &str| {
+        line.split_once("  ")
+            .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+    };
+    lines.filter_map(pair).collect()
+}
+
 #[test]
-fn show_prints_all_of_it() {
+fn show_prints_all_of_it_in_the_names_of_the_options_and_without_json() {
     let scene = three();
     let text = scene.run(["runs", "show", "plain"]).code(0).stdout;
     for line in [
         "id 20261124-080000-plain",
         "state complete",
-        "solver sgd",
-        "metrics.val_accuracy 0.9",
-        "config.recipe.solver.update.momentum 0.9",
-        "config.command_line lastlayer train-head cats4 --run-name plain",
+        "dataset /data/cats4",
         "data.classes tabby, siamese",
-        "space.description.precision fp32",
+        "command lastlayer train-head cats4 --run-name plain",
+        "repeat lastlayer train-head --from 20261124-080000-plain",
+        "solver sgd",
+        "lr 0.001",
+        "momentum 0.9",
+        "schedule step",
+        "step-size 7",
+        "val_accuracy 0.9 (95 % interval 0.85 to 0.94)",
+        "precision fp32",
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let has = |found: &str| found.split_whitespace().collect::<Vec<_>>() == words;
@@ -668,6 +687,66 @@ fn show_prints_all_of_it() {
     let report = scene.run(["runs", "show", "plain", "--json"]).code(0).json();
     assert_eq!(report["history"][0]["val_accuracy"], 0.75);
     assert_eq!(report["config"]["recipe"]["solver"]["learning_rate"], 0.001);
+    assert_eq!(report["options"]["lr"], 0.001);
+    // The options are keys like any other.
+    assert_eq!(
+        listed(
+            &scene,
+            &["--filter", "warm-up=0", "--filter", "schedule=step", "--limit", "1"]
+        ),
+        [C]
+    );
+    scene.rename("runs", "my runs");
+    let text = scene.run(["runs", "--runs", "my runs", "show", "plain"]).code(0).stdout;
+    assert!(
+        text.contains("--from 20261124-080000-plain --runs 'my runs'\n"),
+        "{text}"
+    );
+
+    // A real one, with all its lists.
+    let scene = Scene::extracted();
+    scene
+        .run(["train-head", "pictures", "--lr", "0.05", "--sweep", "seed=0..1"])
+        .code(0);
+    for word in ["latest", "latest/1"] {
+        let text = scene.run(["runs", "show", word]).code(0).stdout;
+        assert!(!text.contains(['{', '[', '"']), "{text}");
+        assert!(
+            text.contains("val.per_class.red ") && text.contains("recall_interval"),
+            "{text}"
+        );
+    }
+    assert!(shown(&scene, "latest", "options").contains(&("sweep".to_owned(), "seed=0,1".to_owned())));
+}
+
+#[test]
+fn the_options_that_show_prints_give_the_same_head_again() {
+    let scene = Scene::extracted();
+    for options in [
+        "",
+        "--solver adamw --lr 0.0010109310067826867 --beta1 0.8 --schedule cosine --min-lr 1e-5 --clip-norm 2 --label-smoothing 0.1",
+        "--schedule one-cycle --nesterov --max-momentum 0.9 --sampling balanced --standardize",
+        "--schedule multistep --milestones 2,4 --warm-up 2 --weight-decay 1e-3 --class-weights red=2,blue=0.5",
+        "--schedule plateau --plateau-patience 1 --patience 9 --min-delta 0.01 --class-weights balanced",
+        "--schedule exponential --gamma 0.9",
+        "--schedule constant --seed 18446744073709551615",
+        "--solver lbfgs --C 0.3 --tolerance 1e-7 --max-iterations 500",
+    ] {
+        let train = ["train-head", "pictures", "--val-fraction", "0.25"];
+        scene.run(train.into_iter().chain(options.split_whitespace())).code(0);
+        let first = scene.read("head.safetensors");
+        let lines = shown(&scene, "latest", "options");
+        // Where the features come from is no option of the head, and this data set has one space.
+        let training = lines
+            .iter()
+            .filter(|(key, _)| !["backbone", "space"].contains(&key.as_str()));
+        let again: Vec<String> = training.map(|(key, value)| format!("--{key}={value}")).collect();
+        let train = ["train-head", "pictures", "-o", "again"];
+        scene
+            .run(train.into_iter().chain(again.iter().map(String::as_str)))
+            .code(0);
+        assert!(scene.read("again") == first, "{options}: {again:?}");
+    }
 }
 
 #[test]
@@ -762,6 +841,7 @@ fn train(
         options: json!({}),
         metrics: json!({}),
         temperature: 1.0,
+        pictures: None,
         lastlayer_version: "0.1.0".to_owned(),
     };
     let head = training.head.clone();

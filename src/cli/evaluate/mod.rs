@@ -17,7 +17,7 @@ use super::output::{Ending, Result, check_output, counted, print_json};
 use super::progress::catch_interrupts;
 use crate::disk::Output;
 use crate::error::Error;
-use crate::evaluation::{EvaluatedSplit, Evaluation, EvaluationRequest, Optimism, TestUse, evaluate};
+use crate::evaluation::{EvaluatedSplit, Evaluation, EvaluationRequest, Optimism, SeenBefore, TestUse, evaluate};
 use crate::head::HeadFile;
 use crate::metrics::Report;
 use crate::observer::Observer;
@@ -81,6 +81,8 @@ struct Json<'a> {
     split: EvaluatedSplit,
     /// Why the numbers are too good, as far as it is known.
     optimistic_because: &'a [Optimism],
+    /// How many of the pictures the head was trained and selected on; null of heads that don't say which these were.
+    seen: Option<SeenBefore>,
     /// How many heads were scored on this test split, this one included; null where it was not looked at.
     test_uses: Option<usize>,
     first_test_use: Option<&'a TestUse>,
@@ -140,6 +142,7 @@ fn as_json(evaluation: &Evaluation, head: &Path) -> Value {
         dataset: evaluation.dataset.display().to_string(),
         split: evaluation.split,
         optimistic_because: &evaluation.optimism,
+        seen: evaluation.seen,
         test_uses: uses.map(|uses| uses.heads),
         first_test_use: uses.and_then(|uses| uses.first.as_ref()),
         report: &evaluation.report,

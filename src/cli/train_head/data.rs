@@ -108,6 +108,7 @@ pub(super) fn head_file(
             options,
             metrics,
             temperature,
+            pictures: Some(features.pictures.clone()),
             lastlayer_version: env!("CARGO_PKG_VERSION").to_owned(),
         },
     })
