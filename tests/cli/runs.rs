@@ -492,7 +492,7 @@ fn the_heads_that_a_sweep_kept_are_called_by_their_ranks() {
     });
     write_run(&scene, sweep, &Given { name: "sweep", ..GIVEN });
     edit_json(&scene, &format!("runs/{sweep}/run.json"), &|run| {
-        run["kind"] = json!("sweep")
+        run["kind"] = json!("sweep");
     });
     for rank in 1..=12 {
         let id = head(&format!("{rank:02}"));
@@ -629,7 +629,7 @@ fn what_is_filtered_or_sorted_by_has_one_column() {
     let epochs = headings(&["--filter", "epochs>0", "--filter", "solver.epochs>0"]);
     assert_eq!(epochs.len(), plain.len() + 1, "both are 25 here: {epochs:?}");
     edit_json(&scene, &format!("runs/{A}/metrics.json"), &|metrics| {
-        metrics["epochs"] = json!(9)
+        metrics["epochs"] = json!(9);
     });
     let epochs = headings(&["--filter", "epochs>0", "--filter", "solver.epochs>0"]);
     assert_eq!(epochs.len(), plain.len() + 2, "{epochs:?}");
