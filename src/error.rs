@@ -413,6 +413,16 @@ pub enum Error {
     #[error(transparent)]
     Linfa(#[from] linfa::Error),
 
+    // Output.
+    /// The folder of a file that shall be written is not there.
+    #[error("cannot write `{}`: the folder `{}` does not exist", path.display(), folder.display())]
+    NoOutputFolder {
+        /// The file.
+        path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+    },
+
     // Runs.
     /// No run is called as the user said.
     #[error("there is no run `{run}` in `{}`", root.display())]
@@ -434,6 +444,30 @@ pub enum Error {
         root: PathBuf,
         /// Those it could be.
         runs: Vec<String>,
+    },
+
+    /// A sweep kept no head of the rank that the user named.
+    #[error("there is no run `{run}`: `{sweep}` kept {}", kept_heads(*heads))]
+    UnknownHead {
+        /// The word given.
+        run: String,
+        /// The sweep.
+        sweep: String,
+        /// How many of its heads were kept.
+        heads: usize,
+    },
+
+    /// The best run could be one of several data sets.
+    #[error(
+        "`best` could be of several data sets in `{}`, whose numbers can't be compared:\n{}",
+        root.display(),
+        bullets(choices)
+    )]
+    SeveralDatasets {
+        /// Where the runs are.
+        root: PathBuf,
+        /// For each data set the words that mean its best run.
+        choices: Vec<String>,
     },
 
     /// A run's folder is damaged, or can't be used for this.
@@ -505,6 +539,9 @@ impl Error {
             | Self::SeveralSpaces { .. }
             | Self::UnknownRun { .. }
             | Self::AmbiguousRun { .. }
+            | Self::UnknownHead { .. }
+            | Self::NoOutputFolder { .. }
+            | Self::SeveralDatasets { .. }
             | Self::RuntimeLibrary { .. }
             | Self::UnknownTensor { .. }
             | Self::UnknownModel { .. }
@@ -663,6 +700,14 @@ impl Error {
                     .to_owned(),
             }),
             Self::AmbiguousRun { .. } => Some("say more of its name".to_owned()),
+            Self::NoOutputFolder { .. } => Some("create the folder first, or name a file elsewhere".to_owned()),
+            Self::UnknownHead { heads: 0, .. } => {
+                Some("it is the run of one head, or none was kept: name it without a number".to_owned())
+            }
+            Self::UnknownHead { sweep, heads, .. } => Some(format!(
+                "they are called `{sweep}/1` to `{sweep}/{heads}`, the best first; `train-head --keep N` keeps more"
+            )),
+            Self::SeveralDatasets { .. } => Some("name one of these in place of `best`".to_owned()),
             Self::Run { .. } => Some("`lastlayer runs` lists the runs that are whole".to_owned()),
             Self::DataChanged { .. } => Some(
                 "only the same data give the same head: bring them back, or train anew with the options that \
@@ -697,6 +742,14 @@ fn sweep_place(file: Option<&Path>, line: Option<usize>, axis: Option<&str>) -> 
 }
 
 /// One indented line for each item.
+fn kept_heads(count: usize) -> String {
+    match count {
+        0 => "no head".to_owned(),
+        1 => "1 head".to_owned(),
+        count => format!("{count} heads"),
+    }
+}
+
 fn bullets(items: &[String]) -> String {
     items
         .iter()

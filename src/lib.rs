@@ -47,7 +47,7 @@ pub use disk::{FileLayer, LockKind, PendingData, SystemFiles};
 pub use engine::InferenceOptions;
 pub use error::{Error, ErrorKind, Result};
 pub use evaluation::{
-    EvaluatedPicture, EvaluatedSplit, Evaluation, EvaluationRequest, Optimism, TestUse, TestUses, evaluate,
+    EvaluatedPicture, EvaluatedSplit, Evaluation, EvaluationRequest, Optimism, SeenBefore, TestUse, TestUses, evaluate,
 };
 pub use explain::{
     Cause, Difference, Explanation, PictureExplanation, Remembered, RowExplanation, RowState, SpaceExplanation,
@@ -56,7 +56,8 @@ pub use explain::{
 pub use extract::{ExtractOptions, ExtractReport, Failure, FailureLimit, extract, extract_stream};
 pub use feature_table::{FeatureFormat, FeatureRow, FeatureTable, write_features};
 pub use features::{
-    DataFingerprint, FeatureRequest, FingerprintPart, LabelledFeatures, LabelledRows, SpaceChoice, labelled_features,
+    DataFingerprint, FeatureRequest, FingerprintPart, LabelledFeatures, LabelledRows, Overlap, PictureSet,
+    SeenPictures, SpaceChoice, labelled_features,
 };
 pub use head::{
     ClassWeights, Convergence, CosineLr, Descent, EarlyStopping, EpochRecord, Examples, ExponentialLr, HeadFile,

@@ -73,6 +73,7 @@ impl Made {
                 options: json!({}),
                 metrics: json!({}),
                 temperature: 1.0,
+                pictures: None,
                 lastlayer_version: "0.1.0".to_owned(),
             },
         };

@@ -1,6 +1,7 @@
 //! What is printed: data to stdout, errors to stderr.
 
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -57,6 +58,28 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
     serde_json::to_writer(&mut stdout, value).map_err(io::Error::from)?;
     writeln!(stdout)?;
     Ok(stdout.flush()?)
+}
+
+/// Refuses a file for output that can't be written for want of its folder, before there is anything to lose.
+///
+/// # Errors
+/// [`Error::NoOutputFolder`], and [`Error::Usage`] where the name is a folder's.
+pub(super) fn check_output(path: &Path) -> Result<(), Error> {
+    // A name alone has the empty parent.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(Error::NoOutputFolder {
+            path: path.to_path_buf(),
+            folder: folder.to_path_buf(),
+        });
+    }
+    if path.is_dir() {
+        return Err(Error::Usage(format!(
+            "cannot write `{}`: it is a folder, give the name of a file",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Writes an error and what to do about it to stderr.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::cache::Cache;
 use crate::dataset::{InputOptions, Split};
 use crate::error::{Error, Result};
-use crate::features::{FeatureRequest, Selection, SpaceChoice, VAL_FRACTION};
+use crate::features::{FeatureRequest, Overlap, Selection, SpaceChoice, VAL_FRACTION};
 use crate::head::{HeadFile, HeadMeta};
 use crate::metrics::Report;
 use crate::picture::Exif;
@@ -64,10 +64,21 @@ pub struct EvaluationRequest {
 pub enum Optimism {
     /// The head was trained on these pictures, or on some of them.
     TrainedOn,
-    /// The head is the best of several by its accuracy on these pictures, and calibrated on them where it is.
+    /// The head is the best of several by its accuracy on these pictures, or on a set that has some of them, and calibrated
+    /// on them where it is.
     SelectedOn,
     /// Other heads were scored on this test split before.
     TestReused,
+}
+
+/// How many of the evaluated pictures a head has seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SeenBefore {
+    /// Those that it was trained on.
+    pub trained_on: Overlap,
+    /// Those that it was selected, and where it is calibrated on.
+    pub selected_on: Overlap,
 }
 
 /// What became of an evaluation.
@@ -86,6 +97,9 @@ pub struct Evaluation {
     pub logits: Array2<f32>,
     /// Why the numbers are too good; empty where nothing is known to be.
     pub optimism: Vec<Optimism>,
+    /// How many of the pictures the head has seen before; `None` of heads of versions that did not say it, of which `optimism`
+    /// is found out by counting.
+    pub seen: Option<SeenBefore>,
     /// The uses of the test split, where pictures of it were evaluated.
     pub test_uses: Option<TestUses>,
     /// Pictures left out because they have no label.
@@ -166,28 +180,45 @@ pub fn evaluate(
     let mut optimism = Vec::new();
     let mut warnings: Vec<String> = selection.warnings().collect();
     let noted = |key: &str| head.meta.metrics.get(key).and_then(Value::as_f64);
-    // The head of a cross-validation was trained on train and val together in the end.
-    let folded = head.meta.metrics.get("cross_validation").is_some();
-    let trains = |row: usize| match selection.split(row) {
-        Some(Split::Train) => true,
-        Some(Split::Val) => folded,
-        _ => false,
+    let evaluated: Vec<[u8; 32]> = rows.iter().map(|&row| selection.content(row)).collect();
+    let seen = head.meta.pictures.as_ref().map(|pictures| SeenBefore {
+        trained_on: pictures.train.overlap(&evaluated),
+        selected_on: pictures.val.overlap(&evaluated),
+    });
+    let same_accuracy = noted("val_accuracy").is_some_and(|accuracy| (accuracy - report.accuracy).abs() < SAME);
+    let (trained_on, selected_on, selection_images) = match &seen {
+        Some(seen) => {
+            let val_images = head.meta.pictures.as_ref().map(|pictures| pictures.val.images() as f64);
+            (
+                seen.trained_on.is_any(),
+                seen.selected_on,
+                val_images.filter(|images| *images > 0.0),
+            )
+        }
+        None => (
+            counts_are_those_of_training(&selection, &rows, head),
+            Overlap::of_all(
+                noted("val_images") == Some(report.images as f64) && same_accuracy,
+                report.images,
+            ),
+            noted("val_images"),
+        ),
     };
-    let trained = (0..selection.len()).filter(|&row| selection.class(row).is_some() && trains(row));
-    if rows.iter().any(|&row| trains(row)) && noted("train_images") == Some(trained.count() as f64) {
+    if trained_on {
         optimism.push(Optimism::TrainedOn);
     }
+    // Without a list of them, the pictures of other splits can't be told.
+    if selected_on.is_any() && (seen.is_some() || request.split == EvaluatedSplit::Val) {
+        optimism.push(Optimism::SelectedOn);
+    }
     if request.split == EvaluatedSplit::Val
-        && let (Some(images), Some(accuracy)) = (noted("val_images"), noted("val_accuracy"))
+        && !selected_on.same
+        && let (Some(images), Some(accuracy)) = (selection_images, noted("val_accuracy"))
     {
-        if images == report.images as f64 && (accuracy - report.accuracy).abs() < SAME {
-            optimism.push(Optimism::SelectedOn);
-        } else {
-            warnings.push(format!(
-                "these are not the pictures that the head was selected on: it had an accuracy of {accuracy:.4} on {images} \
-                 pictures then"
-            ));
-        }
+        warnings.push(format!(
+            "these are not the pictures that the head was selected on: it had an accuracy of {accuracy:.4} on {images} \
+             pictures then"
+        ));
     }
     if test_uses.as_ref().is_some_and(|uses| uses.heads > 1) {
         optimism.push(Optimism::TestReused);
@@ -207,6 +238,7 @@ pub fn evaluate(
         report,
         logits,
         optimism,
+        seen,
         test_uses,
         unlabelled_images: unlabelled,
         unknown_images: unknown,
@@ -224,6 +256,21 @@ impl Evaluation {
         let probabilities = crate::metrics::probabilities(&logits, self.report.temperature);
         (crate::head::argmax(&logits), probabilities)
     }
+}
+
+/// Whether as many pictures train now as then, and some of `rows` do: all that can be said of heads that don't say which.
+fn counts_are_those_of_training(selection: &Selection, rows: &[usize], head: &HeadFile) -> bool {
+    let metrics = &head.meta.metrics;
+    // The head of a cross-validation was trained on train and val together in the end.
+    let folded = metrics.get("cross_validation").is_some();
+    let trains = |row: usize| match selection.split(row) {
+        Some(Split::Train) => true,
+        Some(Split::Val) => folded,
+        _ => false,
+    };
+    let trained = (0..selection.len()).filter(|&row| selection.class(row).is_some() && trains(row));
+    let then = metrics.get("train_images").and_then(Value::as_u64);
+    rows.iter().any(|&row| trains(row)) && then == Some(trained.count() as u64)
 }
 
 /// The data set's pictures, split as when the head was trained unless the request says otherwise.

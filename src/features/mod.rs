@@ -4,6 +4,7 @@ mod choice;
 mod fingerprint;
 mod listing;
 mod pooled;
+mod seen;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -21,6 +22,7 @@ use crate::views::{RandomViews, View};
 pub use choice::SpaceChoice;
 pub use fingerprint::{DataFingerprint, FingerprintPart};
 pub(crate) use pooled::{PooledFeatures, pooled_features};
+pub use seen::{Overlap, PictureSet, SeenPictures};
 
 use choice::choose;
 use listing::{Known, Listing};
@@ -55,6 +57,8 @@ pub struct LabelledFeatures {
     pub val: LabelledRows,
     /// The identity of the rows of both.
     pub fingerprint: DataFingerprint,
+    /// The pictures of both, for the heads that are trained on them.
+    pub pictures: SeenPictures,
     /// Pictures of the test split, which are left alone.
     pub test_images: usize,
     /// Pictures that are left out because they have no label.
@@ -143,8 +147,9 @@ fn labelled(selection: Selection) -> Result<LabelledFeatures> {
             labels: classes.map(|class| class as usize).collect(),
         })
     };
-    let training = selection.labelled(Split::Train);
-    let (train, val) = (labelled(&training)?, labelled(&selection.labelled(Split::Val))?);
+    let (training, validation) = (selection.labelled(Split::Train), selection.labelled(Split::Val));
+    let (train, val) = (labelled(&training)?, labelled(&validation)?);
+    let set = |chosen: &[Known]| PictureSet::of(chosen.iter().map(|known| known.key.content));
     let train_views = selection.train_views(&training)?;
     let mut trained = vec![false; listing.classes.len()];
     train.labels.iter().for_each(|class| trained[*class] = true);
@@ -163,6 +168,10 @@ fn labelled(selection: Selection) -> Result<LabelledFeatures> {
         train_views,
         val,
         fingerprint: selection.fingerprint(),
+        pictures: SeenPictures {
+            train: set(&training),
+            val: set(&validation),
+        },
         test_images: splits.iter().filter(|split| **split == Some(Split::Test)).count(),
         unlabelled_images: unlabelled,
         failed_images: listing.seen.unreadable + selection.failed,

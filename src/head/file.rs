@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::linear::{LinearHead, RankedClass};
 use super::softmax::TEMPERATURES;
 use crate::disk::Output;
+use crate::features::SeenPictures;
 use crate::{Error, Result};
 
 const WEIGHT: &str = "fc.weight";
@@ -35,6 +36,7 @@ const KEY_SPACE: &str = "lastlayer.space";
 const KEY_OPTIONS: &str = "lastlayer.options";
 const KEY_METRICS: &str = "lastlayer.metrics";
 const KEY_TEMPERATURE: &str = "lastlayer.temperature";
+const KEY_PICTURES: &str = "lastlayer.pictures";
 const KEY_VERSION: &str = "lastlayer.version";
 
 /// A head and where it comes from, as one file.
@@ -70,6 +72,8 @@ pub struct HeadMeta {
     /// What the logits are divided by before the softmax, so that probabilities are calibrated. 1 leaves them, and files
     /// that do not say it mean 1. It changes no class, and weight and bias are what they are without it.
     pub temperature: f64,
+    /// The pictures that it was trained and selected on; `None` in files of versions that did not say it.
+    pub pictures: Option<SeenPictures>,
     /// The version of `lastlayer` that wrote the file.
     pub lastlayer_version: String,
 }
@@ -171,6 +175,13 @@ impl HeadFile {
                     .map_err(|_| format!("its metadata `{KEY_TEMPERATURE}` is no number"))?,
                 None => 1.0,
             },
+            pictures: match metadata.and_then(|metadata| metadata.get(KEY_PICTURES)) {
+                Some(text) => Some(
+                    serde_json::from_str(text)
+                        .map_err(|error| format!("its metadata `{KEY_PICTURES}` can't be used: {error}"))?,
+                ),
+                None => None,
+            },
             lastlayer_version: text(KEY_VERSION)?,
         };
         let file = Self { head, meta };
@@ -266,6 +277,9 @@ impl HeadFile {
             (KEY_VERSION, meta.lastlayer_version.clone()),
         ]);
         // Versions that do not know it skip it, and are right about all classes.
+        if let Some(pictures) = &meta.pictures {
+            metadata.insert(KEY_PICTURES, json!(pictures).to_string());
+        }
         if meta.temperature != 1.0 {
             metadata.insert(KEY_TEMPERATURE, meta.temperature.to_string());
         }
@@ -292,6 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::features::PictureSet;
 
     fn sample() -> HeadFile {
         let weight = Array2::from_shape_fn((3, 5), |(i, j)| i as f32 - 0.25 * j as f32);
@@ -307,6 +322,7 @@ mod tests {
             options: json!({ "epochs": 25, "learning_rate": 0.001 }),
             metrics: json!({ "val_accuracy": 0.5 }),
             temperature: 1.0,
+            pictures: None,
             lastlayer_version: "0.1.0".to_owned(),
         };
         HeadFile { head, meta }
@@ -343,6 +359,23 @@ mod tests {
             1,
             "no temporary file is left"
         );
+    }
+
+    #[test]
+    fn the_pictures_it_has_seen_come_back_and_may_be_absent_but_not_damaged() {
+        let mut file = sample();
+        let contents = |range: std::ops::Range<u8>| range.map(|byte| *blake3::hash(&[byte]).as_bytes());
+        file.meta.pictures = Some(SeenPictures {
+            train: PictureSet::of(contents(0..50)),
+            val: PictureSet::of(contents(50..60)),
+        });
+        let bytes = file.to_bytes().unwrap();
+        assert_eq!(load_bytes(&bytes).unwrap(), file);
+        let mut header = header();
+        assert!(header["__metadata__"].get(KEY_PICTURES).is_none());
+        header["__metadata__"][KEY_PICTURES] = json!("{}");
+        let error = load_bytes(&made(&header, 72)).unwrap_err().to_string();
+        assert!(error.contains("lastlayer.pictures"), "{error}");
     }
 
     #[test]

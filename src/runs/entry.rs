@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::config::RunConfig;
+use super::options::options_of;
+use super::validation::{Validation, validated_on};
 use super::writer::{FORMAT, RunInfo, RunKind, Written};
 use super::{CONFIG, DATA, HEAD, HISTORY, METRICS, RUN, SPACE, history};
 use crate::cache::FeatureSpace;
@@ -21,6 +23,27 @@ const SIZE_LIMIT: u64 = 64 << 20;
 
 /// Changes of the data that an error lists.
 const MOST_CHANGES: usize = 10;
+
+/// The fields of a record that are read from files.
+const FIELDS: [&str; 17] = [
+    "name",
+    "created",
+    "finished",
+    "seconds",
+    "dataset",
+    "solver",
+    "val_accuracy",
+    "val_accuracy_interval",
+    "val_loss",
+    "standard_error",
+    "folds",
+    "repeats",
+    "metrics",
+    "options",
+    "config",
+    "data",
+    "space",
+];
 
 /// How far a run came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -67,7 +90,10 @@ pub struct Run {
     /// What trained it; `None` where that can't be read.
     pub kind: Option<RunKind>,
     /// All that is known of it as one JSON object: `id`, `path`, `state`, `kind`, `problem`, `name`, `created`, `finished`,
-    /// `seconds`, `dataset`, `solver`, `metrics`, `config`, `data` (`id`, `rows`, `classes`), `space` (`id`, `description`).
+    /// `seconds`, `dataset`, `solver`, what it is worth (`val_accuracy`, `val_accuracy_interval`, `val_loss`; of a
+    /// cross-validation the means over its folds, with `standard_error`, `folds` and `repeats`), `metrics`, `options` (the configuration in the names of the command line), `config`, `data`
+    /// (`id`, `rows`, `classes`, `validated_on`), `space` (`id`, `description`). Runs that differ in `validated_on` were
+    /// judged on other pictures or folds, and can't be compared by their accuracy.
     pub record: Value,
 }
 
@@ -103,9 +129,7 @@ impl Run {
             ("kind".to_owned(), json!(kind)),
             ("problem".to_owned(), json!(problem)),
         ]);
-        for name in [
-            "name", "created", "finished", "seconds", "dataset", "solver", "metrics", "config", "data", "space",
-        ] {
+        for name in FIELDS {
             whole.insert(name.to_owned(), record.remove(name).unwrap_or_default());
         }
         Self {
@@ -115,6 +139,13 @@ impl Run {
             kind,
             record: Value::Object(whole),
         }
+    }
+
+    /// Whether it is a run that came to an end, well or not: what it was and what came of it is known. Folders that are no
+    /// run's, runs of a newer version, and those that are going on or were stopped from without are none.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.kind.is_some() && self.state != RunState::Unfinished
     }
 
     /// What is wrong with it, or why it failed.
@@ -204,17 +235,27 @@ fn read_rest(folder: &Path, info: &RunInfo, record: &mut Map<String, Value>) -> 
         .as_ref()
         .ok()
         .and_then(|config| RunConfig::deserialize(config).ok());
-    if let Some(known) = known {
+    if let Some(known) = &known {
         keep("dataset", Ok(json!(known.dataset.named.to_string_lossy())));
         keep("solver", Ok(json!(known.recipe.solver.name())));
     }
+    let (known_config, metrics) = (config.clone().unwrap_or_default(), read_json::<Value>(folder, METRICS));
+    let validation = Validation::of(metrics.as_ref().unwrap_or(&Value::Null), &known_config);
+    for (name, value) in json!(validation).as_object().into_iter().flatten() {
+        keep(name, Ok(value.clone()));
+    }
     keep("config", config);
-    keep("metrics", read_json(folder, METRICS));
-    keep(
-        "data",
-        read_json::<DataFingerprint>(folder, DATA)
-            .map(|data| json!({"id": data.id, "rows": data.rows, "classes": data.classes})),
-    );
+    keep("metrics", metrics);
+    let data = read_json::<DataFingerprint>(folder, DATA);
+    if let Some(known) = &known {
+        let classes = data.as_ref().map_or(&[][..], |data| &data.classes);
+        keep("options", Ok(options_of(known, classes)));
+    }
+    let data = data.map(|data| {
+        let validated_on = validated_on(&data, &known_config, folder);
+        json!({"id": data.id, "rows": data.rows, "classes": data.classes, "validated_on": validated_on})
+    });
+    keep("data", data);
     let space = read_text(folder, SPACE).and_then(|text| {
         let description: Value = parse_json(&text, SPACE)?;
         Ok(json!({"id": FeatureSpace::from_json(text).id().to_string(), "description": description}))

@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 use std::fs;
-use std::path::Path;
+use std::path::{MAIN_SEPARATOR, Path};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
+use super::best::best;
 use super::entry::{Run, RunState};
-use super::query::look_up;
+use super::query::{RunFilter, check_keys};
 use super::writer::RunKind;
 use crate::error::{Error, Result};
 
@@ -86,28 +87,39 @@ fn natural(left: &str, right: &str) -> Ordering {
     }
 }
 
-/// The run in `root` that `word` means: `latest`, `best` (by validation accuracy, then loss, the first of equal ones), a
-/// folder, its name, the name that the run was given, or the beginning of its folder's name.
+/// The run in `root` that `word` means:
+///
+/// - `latest`, the newest one, whatever became of it;
+/// - `best`, of one data set: the head with the highest accuracy on the validation pictures, of equal ones that with the
+///   lowest loss. Where there are cross-validations only, that of the highest mean;
+/// - either of them with [conditions](RunFilter), as in `best:dataset=cats,solver=lbfgs` or `best:folds>1`;
+/// - a folder, its name, the name that the run was given, or the beginning of its folder's name;
+/// - a head that a sweep kept: any of these and its rank, as in `latest/1`.
 ///
 /// # Errors
-/// [`Error::UnknownRun`] when there is none, [`Error::AmbiguousRun`] when several begin so.
+/// [`Error::UnknownRun`] and [`Error::UnknownHead`] when there is none, [`Error::AmbiguousRun`] when several begin so,
+/// [`Error::SeveralDatasets`] when `best` could be of several data sets, [`Error::Usage`] for conditions that are none.
 pub fn find_run(root: &Path, word: &str) -> Result<Run> {
-    let runs = list_runs(root, true)?;
-    let unknown = |runs: &[Run]| Error::UnknownRun {
+    find_among(&list_runs(root, true)?, root, word)
+}
+
+fn find_among(runs: &[Run], root: &Path, word: &str) -> Result<Run> {
+    let unknown = || Error::UnknownRun {
         run: word.to_owned(),
         root: root.to_path_buf(),
-        latest: runs.iter().rev().find(|run| is_run(run)).map(|run| run.id.clone()),
+        latest: latest(runs.iter()).map(|run| run.id.clone()),
     };
-    match word {
-        "latest" => {
-            let top = runs.iter().filter(|run| !run.id.contains('/') && is_run(run));
-            let newest = top.max_by_key(|run| run.record["created"].as_str());
-            return newest.cloned().ok_or_else(|| unknown(&runs));
-        }
-        "best" => return best(&runs).cloned().ok_or_else(|| unknown(&runs)),
-        _ => {}
+    if let Some((chosen, filters)) = Chosen::parse(word)? {
+        let keys: Vec<&str> = filters.iter().map(RunFilter::key).collect();
+        check_keys(runs, &keys, root)?;
+        let fulfils = |run: &&Run| filters.iter().all(|filter| filter.accepts(&run.record));
+        let found = match chosen {
+            Chosen::Latest => latest(runs.iter().filter(fulfils)),
+            Chosen::Best => best(root, runs.iter().filter(fulfils))?,
+        };
+        return found.cloned().ok_or_else(unknown);
     }
-    let plain = word.trim_end_matches(['/', std::path::MAIN_SEPARATOR]);
+    let plain = word.trim_end_matches(['/', MAIN_SEPARATOR]);
     if let Some(run) = runs.iter().find(|run| run.id == plain) {
         return Ok(run.clone());
     }
@@ -122,8 +134,15 @@ pub fn find_run(root: &Path, word: &str) -> Result<Run> {
             .cloned()
             .unwrap_or_else(|| Run::read(path, &name)));
     }
-    let matching =
-        |test: &dyn Fn(&Run) -> bool| -> Vec<&Run> { runs.iter().filter(|run| is_run(run) && test(run)).collect() };
+    if let Some((sweep, head)) = plain.rsplit_once(['/', MAIN_SEPARATOR])
+        && let Ok(rank) = head.parse::<u64>()
+    {
+        return head_of(find_among(runs, root, sweep)?, rank, word);
+    }
+    let matching = |test: &dyn Fn(&Run) -> bool| -> Vec<&Run> {
+        let known = runs.iter().filter(|run| run.state != RunState::Foreign);
+        known.filter(|run| test(run)).collect()
+    };
     let named = matching(&|run| run.record["name"].as_str() == Some(plain));
     let begin = || {
         let mut begin = matching(&|run| run.id.starts_with(plain));
@@ -135,7 +154,7 @@ pub fn find_run(root: &Path, word: &str) -> Result<Run> {
     };
     let found = if named.is_empty() { begin() } else { named };
     match found[..] {
-        [] => Err(unknown(&runs)),
+        [] => Err(unknown()),
         [run] => Ok(run.clone()),
         _ => Err(Error::AmbiguousRun {
             run: word.to_owned(),
@@ -145,32 +164,94 @@ pub fn find_run(root: &Path, word: &str) -> Result<Run> {
     }
 }
 
-fn is_run(run: &Run) -> bool {
-    run.state != RunState::Foreign
+/// A word that means a run by what is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    Latest,
+    Best,
 }
 
-/// The complete run of a head with the highest accuracy in validation (of folds: their mean), of equal ones that with the
-/// lowest loss.
-fn best(runs: &[Run]) -> Option<&Run> {
-    let complete = runs
-        .iter()
-        .filter(|run| run.state == RunState::Complete && run.kind == Some(RunKind::Head));
-    let number = |run: &Run, key: &str| look_up(&run.record, key).and_then(serde_json::Value::as_f64);
-    let scored = complete.filter_map(|run| {
-        let either = |key: &str, other: &str| number(run, key).or_else(|| number(run, other));
-        let loss = either("metrics.val_loss", "metrics.mean_loss").unwrap_or(f64::INFINITY);
-        Some((run, either("metrics.val_accuracy", "metrics.mean_accuracy")?, loss))
-    });
-    let better = |best: (_, f64, f64), other: (_, f64, f64)| {
-        let wins = other.1 > best.1 || (other.1 == best.1 && other.2 < best.2);
-        if wins { other } else { best }
+impl Chosen {
+    /// Reads `best`, `latest`, or one of them with conditions after a colon; `None` for any other word.
+    fn parse(word: &str) -> Result<Option<(Self, Vec<RunFilter>)>> {
+        let (name, conditions) = match word.split_once(':') {
+            Some((name, conditions)) => (name, Some(conditions)),
+            None => (word, None),
+        };
+        let chosen = match name {
+            "latest" => Self::Latest,
+            "best" => Self::Best,
+            _ => return Ok(None),
+        };
+        let mut filters = Vec::new();
+        let mut text = String::new();
+        for piece in conditions.into_iter().flat_map(|conditions| conditions.split(',')) {
+            // A comma of a value: what follows is no condition.
+            if text.is_empty() || piece.parse::<RunFilter>().is_err() {
+                let comma = if text.is_empty() { "" } else { "," };
+                text = format!("{text}{comma}{piece}");
+            } else {
+                filters.push(std::mem::replace(&mut text, piece.to_owned()).parse()?);
+            }
+        }
+        if conditions.is_some() {
+            filters.push(text.parse()?);
+        }
+        Ok(Some((chosen, filters)))
+    }
+}
+
+/// The newest of `runs` that are listed, heads of sweeps aside.
+fn latest<'a>(runs: impl Iterator<Item = &'a Run>) -> Option<&'a Run> {
+    let listed = runs.filter(|run| !run.id.contains('/') && run.is_listed());
+    listed.max_by_key(|run| run.record["created"].as_str())
+}
+
+/// The head of a rank that `run`, a sweep or one of its heads, kept; `word` is how it was asked for.
+fn head_of(run: Run, rank: u64, word: &str) -> Result<Run> {
+    let (id, folder) = match (run.id.split_once('/'), run.folder.parent()) {
+        (Some((sweep, _)), Some(folder)) => (sweep.to_owned(), folder.to_path_buf()),
+        _ => (run.id, run.folder),
     };
-    scored.reduce(better).map(|(run, ..)| run)
+    let children = folders_in(&folder).unwrap_or_default();
+    let ranks: Vec<(u64, String)> = children
+        .into_iter()
+        .filter_map(|child| Some((child.parse().ok()?, child)))
+        .collect();
+    match ranks.iter().find(|(other, _)| *other == rank) {
+        Some((_, child)) => Ok(Run::read(&folder.join(child), &format!("{id}/{child}"))),
+        None => Err(Error::UnknownHead {
+            run: word.to_owned(),
+            sweep: id,
+            heads: ranks.len(),
+        }),
+    }
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_of_best_are_divided_at_commas_that_no_value_has() {
+        let parsed = |word: &str| Chosen::parse(word).map_err(|error| error.to_string());
+        let filters = |texts: &[&str]| -> Vec<RunFilter> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        assert_eq!(parsed("best"), Ok(Some((Chosen::Best, vec![]))));
+        assert_eq!(parsed("bestest"), Ok(None));
+        assert_eq!(parsed("other:lr=1"), Ok(None));
+        assert_eq!(
+            parsed("latest:lr<0.1,solver=sgd"),
+            Ok(Some((Chosen::Latest, filters(&["lr<0.1", "solver=sgd"]))))
+        );
+        assert_eq!(
+            parsed("best:dataset=a,b:c,lr>0"),
+            Ok(Some((Chosen::Best, filters(&["dataset=a,b:c", "lr>0"]))))
+        );
+        for wrong in ["best:", "best:lr", "best:,lr<1", "latest:lr<"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn names_sort_as_people_count() {

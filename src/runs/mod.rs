@@ -12,6 +12,7 @@
 //! | `events.out.tfevents.*` | the same for TensorBoard |
 //! | `metrics.json` | what the head is worth |
 //! | `head.safetensors` | the head |
+//! | `folds.csv` | of a cross-validation, which picture validated in which fold |
 //!
 //! A sweep's folder has `leaderboard.csv` and `leaderboard.json` in place of history and head, and the folders of the heads
 //! that are kept. `run.json` is there from the beginning and says `complete` when all the others are: whatever stops a run,
@@ -20,20 +21,24 @@
 //!
 //! This module knows nothing of how heads are trained or printed.
 
+mod best;
 mod compare;
 mod config;
 mod entry;
 mod find;
 mod history;
+mod options;
 mod query;
 mod tensorboard;
 mod time;
+mod validation;
 mod writer;
 
 pub use compare::{Compared, Comparison, compare_runs};
 pub use config::{RunConfig, RunDataset, RunFeatures};
 pub use entry::{Run, RunState};
 pub use find::{find_run, list_runs};
+pub(crate) use query::check_keys;
 pub use query::{RunFilter, has_key, look_up, sort_runs};
 pub use writer::{RunInputs, RunKind, RunWriter};
 
@@ -46,3 +51,5 @@ const METRICS: &str = "metrics.json";
 /// The head in a run's folder.
 pub(crate) const HEAD: &str = "head.safetensors";
 const LEADERBOARD: &str = "leaderboard";
+/// Which picture validates in which fold, of a cross-validation.
+pub(crate) const FOLDS: &str = "folds.csv";

@@ -1,25 +1,23 @@
 //! Runs by what is known of them: keys, filters, order.
 //!
 //! A key is the end of a dotted path in [`Run::record`], as many parts of it as are needed: `learning_rate`,
-//! `recipe.seed`, `metrics.val_loss`. Hyphens count as underscores, `lr` is short for `learning_rate`. Of several paths
+//! `recipe.seed`, `metrics.val_loss`, or the name of an option of `train-head`. Hyphens count as underscores, `lr` is short for `learning_rate`. Of several paths
 //! with this end the one nearest the top counts, in the order of the record: `epochs` is that of the metrics.
 
 use std::cmp::Ordering;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde_json::Value;
 
-use super::entry::Run;
+use super::entry::{Run, RunState};
 use crate::error::{Error, Result};
 
 /// The value that `key` leads to in a record; `None` where there is none, or it is null.
 #[must_use]
 pub fn look_up<'a>(record: &'a Value, key: &str) -> Option<&'a Value> {
     let key = key.trim().replace('-', "_");
-    let mut wanted: Vec<&str> = key.split('.').collect();
-    if let Some(last) = wanted.last_mut().filter(|last| **last == "lr") {
-        *last = "learning_rate";
-    }
+    let wanted: Vec<&str> = key.split('.').collect();
     // Level by level, so that what lies nearer the top is found first.
     let mut level: Vec<(Vec<&str>, &Value)> = vec![(Vec::new(), record)];
     while !level.is_empty() {
@@ -47,15 +45,49 @@ pub fn look_up<'a>(record: &'a Value, key: &str) -> Option<&'a Value> {
 
 fn same_end(path: &[&str], wanted: &[&str]) -> bool {
     let end = &path[path.len() - wanted.len()..];
-    end.iter()
-        .zip(wanted)
-        .all(|(name, wanted)| name.eq_ignore_ascii_case(wanted))
+    end.iter().zip(wanted).all(|(name, wanted)| same_name(name, wanted))
+}
+
+fn full_name(name: &str) -> &str {
+    if name.eq_ignore_ascii_case("lr") {
+        "learning_rate"
+    } else {
+        name
+    }
+}
+
+/// Whether two parts of keys mean the same, whatever their case and hyphens.
+fn same_name(name: &str, wanted: &str) -> bool {
+    let plain = |byte: u8| match byte.to_ascii_lowercase() {
+        b'-' => b'_',
+        byte => byte,
+    };
+    full_name(name)
+        .bytes()
+        .map(plain)
+        .eq(full_name(wanted).bytes().map(plain))
 }
 
 /// Whether any of `runs` has the key.
 #[must_use]
 pub fn has_key(runs: &[Run], key: &str) -> bool {
     runs.iter().any(|run| look_up(&run.record, key).is_some())
+}
+
+/// Makes sure that each of `keys` is that of a run in `root`: one that no run has is a slip of the pen, not a condition that
+/// none fulfils. Where no run is complete there is nothing to know.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub(crate) fn check_keys(runs: &[Run], keys: &[&str], root: &Path) -> Result<()> {
+    let is_any = runs.iter().any(|run| run.state == RunState::Complete);
+    match keys.iter().find(|key| is_any && !has_key(runs, key)) {
+        None => Ok(()),
+        Some(key) => Err(Error::Usage(format!(
+            "no run in `{}` has a key `{key}`: `lastlayer runs show latest` prints the keys that there are",
+            root.display()
+        ))),
+    }
 }
 
 /// A condition on one key, such as `lr<0.01` or `solver=lbfgs`.

@@ -68,6 +68,7 @@ fn trained(recipe: &Recipe) -> (Training, HeadFile) {
         options: json!({}),
         metrics: json!({}),
         temperature: 1.0,
+        pictures: None,
         lastlayer_version: "0.1.0".to_owned(),
     };
     let head = training.head.clone();

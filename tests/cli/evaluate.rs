@@ -106,20 +106,80 @@ fn what_the_head_was_fitted_to_is_marked() {
     let reasons = |split: &str| evaluate(&scene, &["--split", split])["optimistic_because"].clone();
     assert_eq!(reasons("val"), json!(["selected_on"]));
     assert_eq!(reasons("train"), json!(["trained_on"]));
-    assert_eq!(reasons("all"), json!(["trained_on"]));
+    assert_eq!(reasons("all"), json!(["trained_on", "selected_on"]));
     assert_eq!(reasons("test"), json!([]));
     let text = scene
         .run(["evaluate", "--head", "head.safetensors", "pictures"])
         .code(0)
         .stdout;
     assert!(text.contains("selected and calibrated on this split"), "{text}");
+    let seen = &evaluate(&scene, &["--split", "all"])["seen"];
+    assert_eq!(
+        (&seen["trained_on"]["images"], &seen["selected_on"]["images"]),
+        (&json!(18), &json!(9))
+    );
     // Other pictures in the validation split are not those that the head was selected on.
     scene.remove("pictures/val/red/008.png");
     let run = scene
         .run(["evaluate", "--head", "head.safetensors", "pictures", "--json"])
         .code(0);
-    assert_eq!(run.json()["optimistic_because"], json!([]));
+    assert_eq!(
+        run.json()["optimistic_because"],
+        json!(["selected_on"]),
+        "8 of them are"
+    );
+    assert_eq!(run.json()["seen"]["selected_on"]["same"], false);
     run.says(&["not the pictures that the head was selected on", "on 9 pictures then"]);
+}
+
+#[test]
+fn pictures_that_the_head_has_seen_are_counted_whatever_they_are_called_now() {
+    let scene = scene();
+    // Five of the training pictures, two of the validation pictures, and ten new ones, under other names in one split.
+    let copy = |from: &str, to: &str| scene.write(to, &scene.read(&format!("pictures/{from}")));
+    for number in 0..5 {
+        copy(
+            &format!("train/red/{number:03}.png"),
+            &format!("mixed/test/red/t{number}.png"),
+        );
+    }
+    for number in 6..8 {
+        copy(
+            &format!("val/blue/{number:03}.png"),
+            &format!("mixed/test/blue/v{number}.png"),
+        );
+    }
+    scene.add_pictures("mixed/test/green", 1, 60..70);
+    scene.add_pictures("mixed/train/green", 1, 80..81);
+    scene.add_pictures("mixed/train/blue", 0, 80..81);
+    scene.add_pictures("mixed/train/red", 2, 80..81);
+    extract(&scene, "mixed");
+    let verb = ["evaluate", "--head", "head.safetensors", "mixed", "--split", "test"];
+    let report = scene.run(verb.into_iter().chain(["--json"])).code(0).json();
+    let seen =
+        |images: usize| json!({ "images": images, "exact": true, "looked_at": 17, "found": images, "same": false });
+    assert_eq!(report["seen"], json!({ "trained_on": seen(5), "selected_on": seen(2) }));
+    assert_eq!(report["optimistic_because"], json!(["trained_on", "selected_on"]));
+    let text = scene.run(verb).code(0).stdout;
+    assert!(
+        text.contains("the head was trained on 5 of these 17 pictures"),
+        "{text}"
+    );
+    assert!(text.contains("on 2 of these 17 pictures; new pictures"), "{text}");
+    // Of heads that don't say what they have seen, numbers of pictures are compared as before.
+    let mut file = HeadFile::load(scene.path("head.safetensors")).unwrap();
+    file.meta.pictures = None;
+    file.save(scene.path("head.safetensors")).unwrap();
+    let report = scene.run(verb.into_iter().chain(["--json"])).code(0).json();
+    assert_eq!(
+        (&report["seen"], &report["optimistic_because"]),
+        (&Value::Null, &json!([]))
+    );
+    assert_eq!(evaluate(&scene, &[])["optimistic_because"], json!(["selected_on"]));
+    assert_eq!(
+        evaluate(&scene, &["--split", "train"])["optimistic_because"],
+        json!(["trained_on"])
+    );
 }
 
 #[test]
@@ -297,15 +357,18 @@ fn the_tables_have_every_number() {
         }
         assert_eq!(class["class"], line["class"].as_str());
     }
-    let verb = [
-        "evaluate",
-        "--head",
-        "head.safetensors",
-        "pictures",
-        "-o",
-        "no/such/folder.json",
-    ];
-    scene.run(verb).code(1).says(&["error: cannot write"]);
+    let verb = ["evaluate", "--head", "head.safetensors", "pictures"];
+    for (option, file) in [("-o", "no/such/report.json"), ("--csv", "no/such/tables.csv")] {
+        let value = file.strip_suffix(".csv").unwrap_or(file);
+        let folder = format!("cannot write `{file}`: the folder `no/such` does not exist");
+        let run = scene.run(verb.into_iter().chain([option, value]));
+        assert_eq!(run.stdout, "");
+        let run = run.error(2, &[&folder, "create the folder first"]);
+        assert!(!run.stderr.contains(".lastlayer-"), "{}", run.stderr);
+    }
+    scene.write("folder/report", b"");
+    let told = scene.run(verb.into_iter().chain(["-o", "folder"])).code(2);
+    told.says(&["cannot write `folder`: it is a folder"]);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn every_number_of_a_cross_validation_is_what_the_library_gives_on_its_folds() {
     for fold in 0..3 {
         let rows = |held: bool| {
             (0..27)
-                .filter(|row| (assigned[*row] == fold) == held)
+                .filter(|row| (assigned[*row] == fold + 1) == held)
                 .collect::<Vec<usize>>()
         };
         let labels = |rows: &[usize]| rows.iter().map(|row| y[*row]).collect::<Vec<usize>>();
@@ -109,7 +109,7 @@ fn folds_have_like_shares_and_hold_together_what_belongs_together() {
     for class in CLASSES {
         let mut counts = [0; 3];
         for (_, fold) in assigned.iter().filter(|(path, _)| path.contains(class)) {
-            counts[fold.unwrap()] += 1;
+            counts[fold.unwrap() - 1] += 1;
         }
         assert!(
             counts.iter().all(|count| (3..=4).contains(count)),
@@ -216,6 +216,50 @@ fn repeats_fold_anew_and_a_file_gives_the_same_folds_again() {
 }
 
 #[test]
+fn folds_are_counted_from_one_everywhere_and_files_that_count_from_zero_are_the_same_folds() {
+    let scene = Scene::extracted();
+    let options = "--epochs 1 --lr 0.0005";
+    let text = train(&scene, &format!("--folds 3 --folds-file folds.csv {options}"))
+        .code(0)
+        .stdout;
+    let numbers: BTreeSet<Option<usize>> = folds(&scene, "folds.csv", "fold").into_values().collect();
+    assert_eq!(numbers, BTreeSet::from([Some(1), Some(2), Some(3)]));
+    assert!(text.starts_with("fold 1/3 Acc"), "{text}");
+    let run = std::fs::read_dir(scene.path("runs")).unwrap().next().unwrap().unwrap();
+    let copy = run.path().join("folds.csv");
+    assert_eq!(std::fs::read(&copy).unwrap(), scene.read("folds.csv"));
+    // As earlier versions wrote it, here and in the folders of runs.
+    let written = String::from_utf8(scene.read("folds.csv")).unwrap();
+    let mut earlier = written.clone();
+    for fold in 1..=3 {
+        earlier = earlier.replace(&format!(",{fold}\n"), &format!(",{}\n", fold - 1));
+    }
+    assert_ne!(earlier, written);
+    scene.write("earlier.csv", earlier.as_bytes());
+    let again = train(&scene, &format!("--folds earlier.csv --folds-file again.csv {options}")).code(0);
+    assert_eq!(
+        again.stdout.lines().take(3).collect::<Vec<_>>(),
+        text.lines().take(3).collect::<Vec<_>>()
+    );
+    assert_eq!(scene.read("again.csv"), scene.read("folds.csv"));
+    let latest = train_from_copy(&scene, &earlier);
+    assert_eq!(
+        latest.lines().take(3).collect::<Vec<_>>(),
+        text.lines().take(3).collect::<Vec<_>>()
+    );
+}
+
+/// Repeats the newest run, which used a file of folds, with `copy` as what it kept of the file.
+fn train_from_copy(scene: &Scene, copy: &str) -> String {
+    let record = scene.run(["runs", "show", "latest", "--json"]).code(0).json();
+    scene.write(
+        &format!("{}/folds.csv", record["path"].as_str().unwrap()),
+        copy.as_bytes(),
+    );
+    scene.run(["train-head", "--from", "latest"]).code(0).stdout
+}
+
+#[test]
 fn the_lines_for_people_have_each_fold_and_the_mean() {
     let scene = Scene::extracted();
     let run = train(&scene, "--folds 3 --lr 0.05").code(0);
@@ -258,8 +302,8 @@ fn small_classes_are_told_and_bad_folds_refused() {
     scene.write("none.csv", b"file,fold\na,0\n");
     train(&scene, "--folds none.csv").error(1, &["none.csv", "no column `path`"]);
     let text = String::from_utf8(scene.read("folds.csv")).unwrap();
-    scene.write("odd.csv", text.replace(",0\n", ",x\n").as_bytes());
+    scene.write("odd.csv", text.replace(",1\n", ",x\n").as_bytes());
     train(&scene, "--folds odd.csv").error(1, &["odd.csv", "`x` is no fold"]);
-    scene.write("gap.csv", text.replace(",0\n", ",7\n").as_bytes());
-    train(&scene, "--folds gap.csv").error(1, &["gap.csv", "no picture in fold 0"]);
+    scene.write("gap.csv", text.replace(",1\n", ",7\n").as_bytes());
+    train(&scene, "--folds gap.csv").error(1, &["gap.csv", "no picture in fold 1, but one in fold 7"]);
 }

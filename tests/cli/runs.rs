@@ -61,8 +61,9 @@ fn write_run(scene: &Scene, id: &str, given: &Given) {
         "command_line": ["lastlayer", "train-head", "cats4", "--run-name", given.name],
     });
     write_json(scene, &file("config.json"), &config);
-    let part = json!({ "split": "train", "class": 0, "rows": 40, "sum": given.data });
-    let data = json!({ "id": given.data.repeat(32), "rows": 40, "classes": ["tabby", "siamese"], "parts": [part] });
+    let part = |split: &str, sum: &str| json!({ "split": split, "class": 0, "rows": 40, "sum": sum });
+    let parts = [part("train", given.data), part("val", "cc")];
+    let data = json!({ "id": given.data.repeat(32), "rows": 80, "classes": ["tabby", "siamese"], "parts": parts });
     write_json(scene, &file("data.json"), &data);
     scene.write(&file("space.json"), br#"{"format":1,"precision":"fp32"}"#);
     let metrics = json!({
@@ -179,19 +180,121 @@ fn runs_are_sorted_filtered_and_limited_by_any_key() {
         .says(&["`lr` is no condition", "as in `lr<0.01`"]);
 }
 
+/// Writes a run of a cross-validation as `train-head` does, with `mean` as its accuracy.
+fn write_folded(scene: &Scene, id: &str, mean: f64, repeats: usize) {
+    write_run(scene, id, &GIVEN);
+    edit_json(scene, &format!("runs/{id}/config.json"), &|config| {
+        config["folds"] = json!({ "count": 5, "repeats": repeats, "seed": 0 });
+    });
+    let metrics = json!({
+        "val_accuracy": null, "val_loss": null, "best_epoch": 24,
+        "cross_validation": { "mean_accuracy": mean, "standard_error": 0.0123, "accuracy_interval": [mean - 0.1, 1.0],
+                              "mean_loss": 0.1, "fold_accuracy": vec![mean; 5 * repeats], "unconverged_folds": 0 },
+    });
+    write_json(scene, &format!("runs/{id}/metrics.json"), &metrics);
+}
+
+fn edit_json(scene: &Scene, path: &str, edit: &dyn Fn(&mut Value)) {
+    let mut value: Value = serde_json::from_slice(&scene.read(path)).unwrap();
+    edit(&mut value);
+    write_json(scene, path, &value);
+}
+
+fn found(scene: &Scene, word: &str) -> String {
+    let record = scene.run(["runs", "show", word, "--json"]).code(0).json();
+    record["id"].as_str().unwrap().to_owned()
+}
+
 #[test]
-fn of_folds_the_mean_is_shown_and_compared() {
+fn of_folds_the_mean_is_listed_sorted_and_filtered_by_and_said_to_be_one() {
     let scene = three();
-    let folded = "20261124-100000-folded";
-    write_run(&scene, folded, &GIVEN);
-    let metrics = json!({ "mean_accuracy": 0.96, "standard_error": 0.0123, "mean_loss": 0.1, "val_accuracy": null });
-    write_json(&scene, &format!("runs/{folded}/metrics.json"), &metrics);
-    let table = scene.run(["runs", "--filter", "mean_accuracy>0"]).code(0).stdout;
-    assert!(table.contains("  0.9600 ± 0.0123  "), "{table}");
+    let (once, twice) = ("20261124-100000-once", "20261124-100001-twice");
+    write_folded(&scene, once, 0.93, 1);
+    write_folded(&scene, twice, 0.96, 2);
+    let table = scene.run(["runs"]).code(0).stdout;
+    assert!(table.contains("  0.9300 ± 0.0123 (5 folds)  "), "{table}");
+    assert!(table.contains("  0.9600 ± 0.0123 (2 × 5 folds)  "), "{table}");
+    let by_accuracy = ["--sort", "val_accuracy", "--reverse"];
+    assert_eq!(listed(&scene, &by_accuracy), [twice, B, once, A, C]);
+    assert_eq!(listed(&scene, &["--filter", "val_accuracy>0.92"]), [B, once, twice]);
+    assert_eq!(listed(&scene, &["--filter", "folds=5"]), [once, twice]);
+    let csv = scene.run(["runs", "--csv", "--filter", "repeats=2"]).code(0).stdout;
+    let line = csv.lines().nth(1).unwrap();
+    assert!(line.contains(",0.96,24,0.86,1.0,5,2,"), "{csv}");
+    // What train-head itself writes.
+    let scene = Scene::extracted();
+    let train = ["train-head", "pictures", "--epochs", "1", "--folds", "3", "--json"];
+    let report = scene.run(train.into_iter().chain(["--repeats", "2"])).code(0).json();
+    let record = &scene.run(["runs", "--json"]).code(0).json()["runs"][0];
+    assert_eq!(record["val_accuracy"], report["mean_accuracy"]);
+    assert_eq!(record["val_accuracy_interval"], report["accuracy_interval"]);
+    assert_eq!((&record["folds"], &record["repeats"]), (&json!(3), &json!(2)));
+}
+
+#[test]
+fn best_is_about_one_data_set_and_about_the_same_pictures() {
+    let scene = three();
+    // A head on the validation pictures is something else than a configuration on folds.
+    let (folded, better) = ("20261124-100000-folded", "20261124-100001-better");
+    write_folded(&scene, folded, 0.97, 1);
+    write_folded(&scene, better, 0.98, 1);
+    // That of the newest pictures: `fast` was validated on the same as `plain`, only trained on others.
+    let validates = |id: &str, sum: &str| {
+        edit_json(&scene, &format!("runs/{id}/data.json"), &|data| {
+            data["parts"][1] = json!({ "split": "val", "class": 0, "rows": 9, "sum": sum });
+        });
+    };
+    [A, B, C].iter().for_each(|id| validates(id, "cc"));
+    assert_eq!(found(&scene, "best"), B);
+    assert_eq!(found(&scene, "best:folds>1"), better);
+    assert_eq!(found(&scene, "best:lr<0.01"), A);
+    assert_eq!(found(&scene, "best:lr<0.01,name=slow"), C);
+    assert_eq!(found(&scene, "latest:val_accuracy!=0.98"), folded);
+    let error = scene.run(["runs", "show", "best:lrr<1"]).code(2);
+    error.says(&["no run in `runs` has a key `lrr`"]);
+    // `fast` on the validation pictures of an earlier state of the data set is no rival of those on the newest.
+    validates(C, "dd");
+    validates(B, "dd");
+    assert_eq!(found(&scene, "best"), B, "the newest is among them");
+    validates(A, "dd");
+    validates(B, "cc");
+    edit_json(&scene, &format!("runs/{A}/run.json"), &|run| {
+        run["created"] = json!("2026-11-24T09:30:00Z");
+    });
     assert_eq!(
-        scene.run(["runs", "show", "best", "--json"]).code(0).json()["id"],
-        folded
+        found(&scene, "best"),
+        A,
+        "0.9 of the newest pictures before 0.95 of others"
     );
+    // Another data set with the same pictures is the same one, with others it is not.
+    let moves = |id: &str, absolute: &str| {
+        edit_json(&scene, &format!("runs/{id}/config.json"), &|config| {
+            config["dataset"] = json!({ "named": absolute.rsplit('/').next(), "absolute": absolute });
+        });
+    };
+    moves(C, "/moved/cats5");
+    assert_eq!(found(&scene, "best"), A);
+    moves(B, "/data/ants");
+    let error = scene.run(["runs", "show", "best"]);
+    error.error(
+        2,
+        &[
+            "`best` could be of several data sets in `runs`",
+            "  - best:dataset=ants",
+            "  - best:dataset=cats4",
+            "name one of these",
+        ],
+    );
+    assert_eq!(found(&scene, "best:dataset=ants"), B);
+    assert_eq!(found(&scene, "best:dataset=cats4"), A);
+    // Of the same name elsewhere.
+    moves(B, "/ants/cats4");
+    let error = scene.run(["train-head", "--from", "best"]).code(2);
+    error.says(&[
+        "  - best:dataset.absolute=/ants/cats4",
+        "  - best:dataset.absolute=/data/cats4",
+    ]);
+    assert_eq!(found(&scene, "best:dataset.absolute=/ants/cats4"), B);
 }
 
 #[test]
@@ -203,8 +306,8 @@ fn csv_has_all_digits() {
         .stdout;
     assert_eq!(
         text,
-        "id,created,dataset,solver,learning_rate,val_accuracy,best_epoch,val_accuracy_low,val_accuracy_high,val_loss,state\n\
-         20261123-090000-slow,2026-11-23T09:00:00Z,cats4,sgd,0.0001,0.8,7,0.75,0.8400000000000001,0.25,complete\n"
+        "id,created,dataset,solver,learning_rate,val_accuracy,best_epoch,val_accuracy_low,val_accuracy_high,folds,val_loss,state\n\
+         20261123-090000-slow,2026-11-23T09:00:00Z,cats4,sgd,0.0001,0.8,7,0.75,0.8400000000000001,,0.25,complete\n"
     );
 }
 
@@ -215,7 +318,7 @@ fn where_no_run_is_nothing_is_listed() {
     assert_eq!(run.stdout, "");
     assert_eq!(
         scene.run(["runs", "--json", "-q"]).code(0).json(),
-        json!({ "folder": "runs", "runs": [] })
+        json!({ "folder": "runs", "runs": [], "left_out": [] })
     );
     scene
         .run(["runs", "show", "latest"])
@@ -269,24 +372,48 @@ fn damaged_and_foreign_folders_are_listed_as_such_and_end_nothing() {
     scene.write("runs/.hidden/run.json", b"{}");
     scene.write("runs/file", b"");
 
+    let states = |run: &Ran| -> Vec<String> {
+        let lines = run.stdout.lines().skip(1);
+        lines
+            .map(|line| line.rsplit("  ").next().unwrap().trim().to_owned())
+            .collect()
+    };
+    // Of those that came to an end all is listed that is known; the others are counted and explained.
     let run = scene.run(["runs"]).code(0);
-    let states: Vec<&str> = run
-        .stdout
-        .lines()
-        .skip(1)
-        .map(|line| line.rsplit("  ").next().unwrap().trim())
-        .collect();
+    let mut expected = vec!["complete"; 3];
+    expected.extend(["damaged"; 5]);
+    expected.push("complete");
+    assert_eq!(states(&run), expected, "{}", run.stdout);
+    let run = run.says(&[
+        "20261125-000006-broken: damaged: `metrics.json`",
+        "20261126-000000-headless: damaged: `head.safetensors` is missing",
+        "8 folders in runs left out, `--all` lists them:",
+        "20261125-000000-broken: damaged: `run.json`",
+        "20261125-000003-broken: damaged: it was written by a newer version of lastlayer",
+        "20261126-000002-killed: unfinished: it is going on, or was stopped from without",
+        "notes: foreign: it has no `run.json`",
+    ]);
+    assert!(!run.stderr.contains("hidden"), "{}", run.stderr);
+    let all = scene.run(["runs", "--all"]).code(0);
     let mut expected = vec!["complete"; 3];
     expected.extend(["damaged"; 11]);
     expected.extend(["complete", "unfinished", "foreign"]);
-    assert_eq!(states, expected, "{}", run.stdout);
-    let run = run.says(&[
-        "20261125-000000-broken: damaged: `run.json`",
-        "20261125-000003-broken: damaged: it was written by a newer version of lastlayer",
-        "20261126-000000-headless: damaged: `head.safetensors` is missing",
-        "notes: foreign: it has no `run.json`",
-    ]);
-    assert!(!run.stderr.contains("killed"), "{}", run.stderr);
+    assert_eq!(states(&all), expected, "{}", all.stdout);
+    assert!(!all.stderr.contains("left out"), "{}", all.stderr);
+    assert_eq!(
+        states(&scene.run(["runs", "--filter", "state=unfinished"])),
+        ["unfinished"]
+    );
+    let report = scene.run(["runs", "--json"]).code(0).json();
+    assert_eq!(report["runs"].as_array().unwrap().len(), 9);
+    assert_eq!(report["left_out"].as_array().unwrap().len(), 8);
+    assert_eq!(report["left_out"][7]["state"], "foreign");
+    // They take no place among the first.
+    scene.write("runs/00000000-000000-first/notes.txt", b"mine");
+    scene.write("runs/29991231-235959-last/run.json", br#"{"format": 9}"#);
+    assert_eq!(listed(&scene, &["--limit", "1"]), [C]);
+    assert_eq!(listed(&scene, &["--limit", "1", "--reverse"]), ["20261126-000001-odd"]);
+    assert_eq!(found(&scene, "latest"), "20261126-000001-odd");
     for arguments in [
         &["--json"][..],
         &["--csv"],
@@ -358,18 +485,200 @@ fn a_run_is_called_by_its_name_its_folder_or_how_that_begins() {
 }
 
 #[test]
-fn show_prints_all_of_it() {
+fn the_heads_that_a_sweep_kept_are_called_by_their_ranks() {
+    let scene = three();
+    let (sweep, head) = ("20261124-110000-sweep", |rank: &str| {
+        format!("20261124-110000-sweep/{rank}")
+    });
+    write_run(&scene, sweep, &Given { name: "sweep", ..GIVEN });
+    edit_json(&scene, &format!("runs/{sweep}/run.json"), &|run| {
+        run["kind"] = json!("sweep");
+    });
+    for rank in 1..=12 {
+        let id = head(&format!("{rank:02}"));
+        let accuracy = 1.0 - f64::from(rank) / 1000.0;
+        let given = Given {
+            name: "head",
+            val_accuracy: accuracy,
+            ..GIVEN
+        };
+        write_run(&scene, "20261124-110000-head", &given);
+        scene.rename("runs/20261124-110000-head", &format!("runs/{id}"));
+    }
+    for (word, rank) in [
+        ("sweep/1", "01"),
+        ("sweep/01", "01"),
+        ("sweep/001", "01"),
+        ("sweep/12", "12"),
+        ("latest/1", "01"),
+        ("latest/10", "10"),
+        ("best", "01"),
+        ("best/1", "01"),
+        ("best/2", "02"),
+        ("20261124-11/3", "03"),
+        ("20261124-110000-sweep/3", "03"),
+        ("20261124-110000-sweep/03", "03"),
+        ("runs/20261124-110000-sweep/3", "03"),
+        ("runs/20261124-110000-sweep/03/", "03"),
+    ] {
+        assert_eq!(found(&scene, word), head(rank), "{word}");
+    }
+    scene.run(["runs", "show", "latest/13"]).error(
+        2,
+        &[
+            "there is no run `latest/13`: `20261124-110000-sweep` kept 12 heads",
+            "`20261124-110000-sweep/1` to `20261124-110000-sweep/12`",
+        ],
+    );
+    scene
+        .run(["runs", "show", "plain/1"])
+        .error(2, &["`20261124-080000-plain` kept no head", "the run of one head"]);
+    scene
+        .run(["runs", "show", "nothing/1"])
+        .error(2, &["there is no run `nothing`"]);
+    // Elsewhere, by the path.
+    scene.rename("runs", "kept");
+    assert_eq!(found(&scene, "kept/20261124-110000-sweep/3"), head("03"));
+    let diff = ["runs", "diff", "latest/1", "best/12", "--runs", "kept", "--json"];
+    let report = scene.run(diff).code(0).json();
+    assert_eq!((&report["a"], &report["b"]), (&json!(head("01")), &json!(head("12"))));
+}
+
+#[test]
+fn the_folder_of_the_runs_is_named_before_or_after_each_verb_and_options_of_the_list_too() {
+    let scene = three();
+    scene.rename("runs", "kept");
+    for verb in [
+        &["list"][..],
+        &["list", "--json"],
+        &["show", "plain"],
+        &["show", "latest", "--json"],
+        &["diff", "plain", "fast"],
+        &["compare", "plain", "fast", "slow"],
+    ] {
+        let (name, rest) = verb.split_first().unwrap();
+        let run = |before: &[&str], middle: &[&str], after: &[&str]| -> String {
+            let words = [&["runs"], before, &[*name], middle, rest, after].concat();
+            scene.run(words).code(0).stdout
+        };
+        let runs = ["--runs", "kept"];
+        let expected = run(&runs, &[], &[]);
+        assert!(expected.contains("2026112"), "{expected}");
+        assert_eq!(run(&[], &runs, &[]), expected, "{verb:?}");
+        assert_eq!(run(&[], &[], &runs), expected, "{verb:?}");
+    }
+    let limited = |words: &[&str]| scene.run([&["runs", "--runs", "kept"], words].concat()).code(0).stdout;
+    assert_eq!(limited(&["--limit", "1", "list"]), limited(&["list", "--limit", "1"]));
+    assert_eq!(limited(&["--limit", "1", "list"]).lines().count(), 2);
+    assert_eq!(
+        limited(&["--filter", "lr<0.01", "list", "--filter", "lr>0.0001", "--csv"])
+            .lines()
+            .count(),
+        2
+    );
+    scene
+        .run(["runs", "--runs", "kept", "--limit", "1", "show", "plain"])
+        .code(2)
+        .says(&["--limit is an option of `runs list` alone"]);
+}
+
+#[test]
+fn what_is_filtered_or_sorted_by_has_one_column() {
+    let scene = three();
+    let headings = |words: &[&str]| -> Vec<String> {
+        let table = scene.run([&["runs"], words].concat()).code(0).stdout;
+        let heading = table.lines().next().unwrap().to_owned();
+        heading
+            .split("  ")
+            .filter(|cell| !cell.is_empty())
+            .map(|cell| cell.trim().to_owned())
+            .collect()
+    };
+    let plain = headings(&[]);
+    for filter in [
+        "state=complete",
+        "State=complete",
+        "solver.lr<1",
+        "LR<1",
+        "learning-rate<1",
+        "val-accuracy>0",
+        "metrics.val_accuracy>0",
+        "config.dataset.named=cats4",
+        "created>2000",
+    ] {
+        let expected = match filter {
+            "config.dataset.named=cats4" => 1,
+            _ => 0,
+        };
+        assert_eq!(
+            headings(&["--filter", filter]).len(),
+            plain.len() + expected,
+            "{filter}"
+        );
+    }
+    let twice = headings(&[
+        "--filter",
+        "val_loss<1",
+        "--filter",
+        "val-loss>0",
+        "--sort",
+        "metrics.val_loss",
+    ]);
+    assert_eq!(twice.len(), plain.len() + 1, "{twice:?}");
+    // The epochs that were trained and those that were asked for are two things.
+    let epochs = headings(&["--filter", "epochs>0", "--filter", "solver.epochs>0"]);
+    assert_eq!(epochs.len(), plain.len() + 1, "both are 25 here: {epochs:?}");
+    edit_json(&scene, &format!("runs/{A}/metrics.json"), &|metrics| {
+        metrics["epochs"] = json!(9);
+    });
+    let epochs = headings(&["--filter", "epochs>0", "--filter", "solver.epochs>0"]);
+    assert_eq!(epochs.len(), plain.len() + 2, "{epochs:?}");
+    let csv = scene.run([
+        "runs",
+        "--csv",
+        "--filter",
+        "state=complete",
+        "--sort",
+        "val_accuracy_low",
+    ]);
+    assert!(
+        csv.exit != Some(0),
+        "no key: the ends of the interval are columns of CSV only"
+    );
+}
+
+/// The lines of `runs show` below `title`: keys and values.
+fn shown(scene: &Scene, word: &str, title: &str) -> Vec<(String, String)> {
+    let text = scene.run(["runs", "show", word]).code(0).stdout;
+    let part = text
+        .split("\n\n")
+        .find(|part| title.is_empty() || part.starts_with(title));
+    let lines = part.unwrap_or_else(|| panic!("no {title} in\n{text}")).lines();
+    let pair = |line: &str| {
+        line.split_once("  ")
+            .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+    };
+    lines.filter_map(pair).collect()
+}
+
+#[test]
+fn show_prints_all_of_it_in_the_names_of_the_options_and_without_json() {
     let scene = three();
     let text = scene.run(["runs", "show", "plain"]).code(0).stdout;
     for line in [
         "id 20261124-080000-plain",
         "state complete",
-        "solver sgd",
-        "metrics.val_accuracy 0.9",
-        "config.recipe.solver.update.momentum 0.9",
-        "config.command_line lastlayer train-head cats4 --run-name plain",
+        "dataset /data/cats4",
         "data.classes tabby, siamese",
-        "space.description.precision fp32",
+        "command lastlayer train-head cats4 --run-name plain",
+        "repeat lastlayer train-head --from 20261124-080000-plain",
+        "solver sgd",
+        "lr 0.001",
+        "momentum 0.9",
+        "schedule step",
+        "step-size 7",
+        "val_accuracy 0.9 (95 % interval 0.85 to 0.94)",
+        "precision fp32",
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let has = |found: &str| found.split_whitespace().collect::<Vec<_>>() == words;
@@ -378,6 +687,66 @@ fn show_prints_all_of_it() {
     let report = scene.run(["runs", "show", "plain", "--json"]).code(0).json();
     assert_eq!(report["history"][0]["val_accuracy"], 0.75);
     assert_eq!(report["config"]["recipe"]["solver"]["learning_rate"], 0.001);
+    assert_eq!(report["options"]["lr"], 0.001);
+    // The options are keys like any other.
+    assert_eq!(
+        listed(
+            &scene,
+            &["--filter", "warm-up=0", "--filter", "schedule=step", "--limit", "1"]
+        ),
+        [C]
+    );
+    scene.rename("runs", "my runs");
+    let text = scene.run(["runs", "--runs", "my runs", "show", "plain"]).code(0).stdout;
+    assert!(
+        text.contains("--from 20261124-080000-plain --runs 'my runs'\n"),
+        "{text}"
+    );
+
+    // A real one, with all its lists.
+    let scene = Scene::extracted();
+    scene
+        .run(["train-head", "pictures", "--lr", "0.05", "--sweep", "seed=0..1"])
+        .code(0);
+    for word in ["latest", "latest/1"] {
+        let text = scene.run(["runs", "show", word]).code(0).stdout;
+        assert!(!text.contains(['{', '[', '"']), "{text}");
+        assert!(
+            text.contains("val.per_class.red ") && text.contains("recall_interval"),
+            "{text}"
+        );
+    }
+    assert!(shown(&scene, "latest", "options").contains(&("sweep".to_owned(), "seed=0,1".to_owned())));
+}
+
+#[test]
+fn the_options_that_show_prints_give_the_same_head_again() {
+    let scene = Scene::extracted();
+    for options in [
+        "",
+        "--solver adamw --lr 0.0010109310067826867 --beta1 0.8 --schedule cosine --min-lr 1e-5 --clip-norm 2 --label-smoothing 0.1",
+        "--schedule one-cycle --nesterov --max-momentum 0.9 --sampling balanced --standardize",
+        "--schedule multistep --milestones 2,4 --warm-up 2 --weight-decay 1e-3 --class-weights red=2,blue=0.5",
+        "--schedule plateau --plateau-patience 1 --patience 9 --min-delta 0.01 --class-weights balanced",
+        "--schedule exponential --gamma 0.9",
+        "--schedule constant --seed 18446744073709551615",
+        "--solver lbfgs --C 0.3 --tolerance 1e-7 --max-iterations 500",
+    ] {
+        let train = ["train-head", "pictures", "--val-fraction", "0.25"];
+        scene.run(train.into_iter().chain(options.split_whitespace())).code(0);
+        let first = scene.read("head.safetensors");
+        let lines = shown(&scene, "latest", "options");
+        // Where the features come from is no option of the head, and this data set has one space.
+        let training = lines
+            .iter()
+            .filter(|(key, _)| !["backbone", "space"].contains(&key.as_str()));
+        let again: Vec<String> = training.map(|(key, value)| format!("--{key}={value}")).collect();
+        let train = ["train-head", "pictures", "-o", "again"];
+        scene
+            .run(train.into_iter().chain(again.iter().map(String::as_str)))
+            .code(0);
+        assert!(scene.read("again") == first, "{options}: {again:?}");
+    }
 }
 
 #[test]
@@ -472,6 +841,7 @@ fn train(
         options: json!({}),
         metrics: json!({}),
         temperature: 1.0,
+        pictures: None,
         lastlayer_version: "0.1.0".to_owned(),
     };
     let head = training.head.clone();

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::extract::InputArguments;
-use super::output::{Ending, Result, counted, print_json};
+use super::output::{Ending, Result, check_output, counted, print_json};
 use super::progress::catch_interrupts;
 use crate::disk::Output;
 use crate::error::Error;
-use crate::evaluation::{EvaluatedSplit, Evaluation, EvaluationRequest, Optimism, TestUse, evaluate};
+use crate::evaluation::{EvaluatedSplit, Evaluation, EvaluationRequest, Optimism, SeenBefore, TestUse, evaluate};
 use crate::head::HeadFile;
 use crate::metrics::Report;
 use crate::observer::Observer;
@@ -51,6 +51,9 @@ pub(super) struct Arguments {
     input: InputArguments,
 }
 
+/// How the names of the tables of `--csv` end: pictures, classes, confusion.
+const TABLES: [&str; 3] = [".csv", ".classes.csv", ".confusion.csv"];
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SplitArgument {
     Train,
@@ -78,6 +81,8 @@ struct Json<'a> {
     split: EvaluatedSplit,
     /// Why the numbers are too good, as far as it is known.
     optimistic_because: &'a [Optimism],
+    /// How many of the pictures the head was trained and selected on; null of heads that don't say which these were.
+    seen: Option<SeenBefore>,
     /// How many heads were scored on this test split, this one included; null where it was not looked at.
     test_uses: Option<usize>,
     first_test_use: Option<&'a TestUse>,
@@ -90,6 +95,12 @@ struct Json<'a> {
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     catch_interrupts();
+    let tables = arguments
+        .csv
+        .iter()
+        .flat_map(|prefix| TABLES.map(|suffix| with_suffix(prefix, suffix)));
+    let files: Vec<PathBuf> = arguments.output.iter().cloned().chain(tables).collect();
+    files.iter().try_for_each(|path| check_output(path))?;
     let head = HeadFile::load(&arguments.head)?;
     let request = EvaluationRequest {
         input: arguments.input.options(),
@@ -109,13 +120,10 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         })?;
     }
     if let Some(prefix) = &arguments.csv {
-        write_file(&with_suffix(prefix, ".csv"), &|out| tables::pictures(out, &evaluation))?;
-        write_file(&with_suffix(prefix, ".classes.csv"), &|out| {
-            tables::classes(out, &evaluation.report)
-        })?;
-        write_file(&with_suffix(prefix, ".confusion.csv"), &|out| {
-            tables::confusion(out, &evaluation.report)
-        })?;
+        let [pictures, classes, confusion] = TABLES.map(|suffix| with_suffix(prefix, suffix));
+        write_file(&pictures, &|out| tables::pictures(out, &evaluation))?;
+        write_file(&classes, &|out| tables::classes(out, &evaluation.report))?;
+        write_file(&confusion, &|out| tables::confusion(out, &evaluation.report))?;
     }
     if context.json {
         print_json(&json)?;
@@ -134,6 +142,7 @@ fn as_json(evaluation: &Evaluation, head: &Path) -> Value {
         dataset: evaluation.dataset.display().to_string(),
         split: evaluation.split,
         optimistic_because: &evaluation.optimism,
+        seen: evaluation.seen,
         test_uses: uses.map(|uses| uses.heads),
         first_test_use: uses.and_then(|uses| uses.first.as_ref()),
         report: &evaluation.report,

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::super::output::counted;
-use crate::evaluation::{EvaluatedSplit, Evaluation, Optimism};
+use crate::evaluation::{EvaluatedSplit, Evaluation, Optimism, SeenBefore};
+use crate::features::Overlap;
 use crate::metrics::{Average, Report};
 
 /// Classes with a line of their own; of more, those with the lowest F1 are shown.
@@ -51,17 +52,19 @@ fn marks(evaluation: &Evaluation) -> Vec<String> {
     let mut lines = Vec::new();
     for reason in &evaluation.optimism {
         lines.push(match (reason, &evaluation.test_uses) {
-            (Optimism::TrainedOn, _) if evaluation.split == EvaluatedSplit::All => {
-                "optimistic: the head was trained on many of these pictures".to_owned()
-            }
-            (Optimism::TrainedOn, _) => {
-                "optimistic: the head was trained on these pictures, so they say nothing of new ones".to_owned()
-            }
+            (Optimism::TrainedOn, _) => match part(evaluation, |seen| &seen.trained_on) {
+                Some(part) => format!("optimistic: the head was trained on {part}"),
+                None if evaluation.split == EvaluatedSplit::All && evaluation.seen.is_none() => {
+                    "optimistic: the head was trained on many of these pictures".to_owned()
+                }
+                None => "optimistic: the head was trained on these pictures, so they say nothing of new ones".to_owned(),
+            },
             (Optimism::SelectedOn, _) => {
                 let and_calibrated = if evaluation.report.temperature == 1.0 { "" } else { " and calibrated" };
+                let pictures = part(evaluation, |seen| &seen.selected_on);
                 format!(
-                    "optimistic: the head was selected{and_calibrated} on this split; new pictures are likely to be a little \
-                     harder"
+                    "optimistic: the head was selected{and_calibrated} on {}; new pictures are likely to be a little harder",
+                    pictures.as_deref().unwrap_or("this split")
                 )
             }
             (Optimism::TestReused, Some(uses)) => {
@@ -82,6 +85,23 @@ fn marks(evaluation: &Evaluation) -> Vec<String> {
         lines.push("no other head was scored on this test split before; the cache notes that this one was".to_owned());
     }
     lines
+}
+
+/// `8 of these 216 pictures`, where it is not all of them or that is not known.
+fn part(evaluation: &Evaluation, of: impl Fn(&SeenBefore) -> &Overlap) -> Option<String> {
+    let (overlap, all) = (of(evaluation.seen.as_ref()?), evaluation.report.images);
+    let images = overlap.images?;
+    if images == all {
+        return None;
+    }
+    let pictures = counted(all, "picture");
+    Some(match overlap.exact {
+        true => format!("{images} of these {pictures}"),
+        false => format!(
+            "about {images} of these {pictures} ({} of the {} that the head's file can tell)",
+            overlap.found, overlap.looked_at
+        ),
+    })
 }
 
 fn write_summary(out: &mut dyn Write, report: &Report) -> io::Result<()> {

@@ -9,12 +9,15 @@ use serde_json::{Value, json};
 use super::super::context::Context;
 use super::super::output::{Ending, Result, print_json};
 use super::table::Table;
-use super::{cell, rounded};
+use super::{WORD, cell, rounded};
 use crate::runs::{Compared, Comparison, Run, compare_runs, find_run};
+
+/// Characters of a cell; of longer ones the beginning is shown, and all of it with `--json`.
+const WIDEST: usize = 40;
 
 #[derive(Debug, Args)]
 pub(super) struct DiffArguments {
-    /// A run: its folder, its name, how that begins, `latest`, or `best`
+    #[arg(help = WORD)]
     a: String,
     /// Another one
     b: String,
@@ -22,8 +25,7 @@ pub(super) struct DiffArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct CompareArguments {
-    /// Runs: each by its folder, its name, how that begins, `latest`, or `best`
-    #[arg(required = true, num_args = 2.., value_name = "RUN")]
+    #[arg(help = WORD, required = true, num_args = 2.., value_name = "RUN")]
     several: Vec<String>,
 }
 
@@ -92,7 +94,7 @@ fn print(runs: &[Run], comparison: &Comparison) -> Result<()> {
         let mut table = Table::new(heading);
         for row in rows {
             let mut cells = vec![row.key.clone()];
-            cells.extend(row.values.iter().map(|value| cell(value.as_ref())));
+            cells.extend(row.values.iter().map(|value| shortened(&cell(value.as_ref()))));
             if with_difference {
                 cells.push(row.difference().map_or("-".to_owned(), signed));
             }
@@ -122,6 +124,14 @@ fn print(runs: &[Run], comparison: &Comparison) -> Result<()> {
         }
     }
     Ok(out.flush()?)
+}
+
+/// A cell that leaves room for others.
+fn shortened(cell: &str) -> String {
+    if cell.chars().count() <= WIDEST {
+        return cell.to_owned();
+    }
+    cell.chars().take(WIDEST - 1).chain(['…']).collect()
 }
 
 fn signed(value: f64) -> String {

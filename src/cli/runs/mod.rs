@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::output::{Ending, Result};
+use crate::error::Error;
 
 pub(super) use keep::{KeepArguments, KeptRun};
 
@@ -41,13 +42,31 @@ enum Command {
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let root = &arguments.runs;
+    if let (Some(option), Some(command)) = (arguments.list.given(), &arguments.command)
+        && !matches!(command, Command::List(_))
+    {
+        return Err(Error::Usage(format!("{option} is an option of `runs list` alone")).into());
+    }
     match arguments.command {
         None => list::run(arguments.list, root, context),
-        Some(Command::List(list)) => list::run(list, root, context),
+        Some(Command::List(list)) => list::run(list.over(arguments.list), root, context),
         Some(Command::Show(arguments)) => show::run(&arguments, root, context),
         Some(Command::Diff(arguments)) => compare::diff(&arguments, root, context),
         Some(Command::Compare(arguments)) => compare::compare(&arguments, root, context),
     }
+}
+
+/// What a run is called: the word that several options take.
+const WORD: &str = "Its folder, its name, how that begins, `latest`, `best` (`best:KEY=VALUE,…` among some); of a sweep's \
+    heads also RUN/RANK";
+
+/// `5 folds`, `2 × 5 folds`: how a run was cross-validated, if it was.
+fn folds(record: &Value) -> Option<String> {
+    let folds = record["folds"].as_u64()?;
+    Some(match record["repeats"].as_u64() {
+        Some(repeats) if repeats > 1 => format!("{repeats} × {folds} folds"),
+        _ => format!("{folds} folds"),
+    })
 }
 
 /// A value as a cell: text without quotes, numbers with at most six significant digits, nothing as a dash.

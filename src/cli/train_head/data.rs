@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::context::Context;
 use super::super::output::counted;
 use super::Job;
 use super::calibration::Calibration;
+use super::report::Folding;
 use crate::cache::Origin;
 use crate::error::{Error, Result};
 use crate::features::LabelledFeatures;
@@ -61,7 +62,7 @@ pub(super) fn head_file(
     features: &LabelledFeatures,
     recipe: &Recipe,
     trained: &Training,
-    folds: Option<&CrossValidation>,
+    folds: Option<(Folding, &CrossValidation)>,
 ) -> Result<(HeadFile, Calibration)> {
     let mut options = serde_json::to_value(recipe).expect("options are numbers");
     options["val_fraction"] = json!(job.request.val_fraction);
@@ -82,8 +83,8 @@ pub(super) fn head_file(
     if let Calibration::Fitted(fit) = &calibration {
         metrics["calibration"] = json!(fit);
     }
-    if let Some(folds) = folds {
-        metrics["cross_validation"] = json!(folds);
+    if let Some((folding, validated)) = folds {
+        metrics["cross_validation"] = cross_validation_of(folding, validated);
     }
     let file = HeadFile {
         head: trained.head.clone(),
@@ -98,10 +99,19 @@ pub(super) fn head_file(
             options,
             metrics,
             temperature: calibration.temperature(),
+            pictures: Some(features.pictures.clone()),
             lastlayer_version: env!("CARGO_PKG_VERSION").to_owned(),
         },
     };
     Ok((file, calibration))
+}
+
+/// What is kept of a cross-validation.
+pub(super) fn cross_validation_of(folding: Folding, validated: &CrossValidation) -> Value {
+    let mut kept = json!(validated);
+    kept["folds"] = json!(folding.folds);
+    kept["repeats"] = json!(folding.repeats);
+    kept
 }
 
 /// What a run tells of its head: that of the head's file, and all numbers on the validation pictures.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::output::{Ending, Result, counted, print_json};
 use super::super::runs::KeptRun;
-use super::data::{head_file, metrics_of_run};
+use super::data::{cross_validation_of, head_file, metrics_of_run};
 use super::plan::Plan;
 use super::report::{Best, Folding, Report, SweepCounts};
 use super::{Job, board, calibration, kept_files};
@@ -45,8 +45,8 @@ pub(super) fn finish(
         let entry = board.entries.iter_mut().find(|entry| entry.number == *number);
         let entry = entry.expect("each training has a line");
         let path = kept_files::place_of(job.output, place + 1, kept.len());
-        let validated = match &entry.outcome {
-            Outcome::CrossValidated(validated) => Some(validated),
+        let validated = match (folds, &entry.outcome) {
+            (Some(folding), Outcome::CrossValidated(validated)) => Some((folding, validated)),
             _ => None,
         };
         let (head, calibration) = head_file(job, features, recipe.recipe(), training, validated)?;
@@ -83,7 +83,7 @@ pub(super) fn finish(
         &board,
         kept,
         &heads,
-        interruption.as_deref(),
+        (folds, interruption.as_deref()),
         (run, config),
     )?;
     let sweep_counts = SweepCounts::new(counts, interruption.is_some());
@@ -162,7 +162,7 @@ fn keep_run(
     board: &Leaderboard,
     kept: &[(usize, Training)],
     heads: &[(ValidRecipe, HeadFile)],
-    interruption: Option<&str>,
+    (folds, interruption): (Option<Folding>, Option<&str>),
     (run, mut config): (KeptRun<'_>, RunConfig),
 ) -> Result<Option<PathBuf>, Error> {
     let counts = board.counts();
@@ -178,10 +178,12 @@ fn keep_run(
         }
         metrics
     };
-    let best = match (heads.first(), board.best().map(|best| &best.outcome)) {
-        (Some((_, head)), _) => metrics_of_run(features, head)?,
-        (None, Some(Outcome::CrossValidated(folds))) => json!({ "cross_validation": folds }),
-        (None, _) => json!({}),
+    let best = match (heads.first(), folds, board.best().map(|best| &best.outcome)) {
+        (Some((_, head)), ..) => metrics_of_run(features, head)?,
+        (None, Some(folding), Some(Outcome::CrossValidated(validated))) => {
+            json!({ "cross_validation": cross_validation_of(folding, validated) })
+        }
+        (None, ..) => json!({}),
     };
     if job.sweep.is_none() {
         let whole = kept.first().zip(heads.first());

@@ -10,7 +10,8 @@ use crate::features::PooledFeatures;
 /// The folds of a cross-validation: for each repeat, each picture's; `None` for one that always trains.
 type Folds = Vec<Vec<Option<usize>>>;
 
-/// Writes `path, label, fold` of every picture, or `fold1`, `fold2` … of several repeats. Folds are counted from 0.
+/// Writes `path, label, fold` of every picture, or `fold1`, `fold2` … of several repeats. Folds are counted from 1, as on the
+/// screen.
 pub(super) fn write(path: &Path, pooled: &PooledFeatures, folds: &[Vec<Option<usize>>]) -> Result<()> {
     write_atomically(path, &[&text(pooled, folds)?])
 }
@@ -29,7 +30,7 @@ fn csv_text(pooled: &PooledFeatures, folds: &[Vec<Option<usize>>]) -> Result<Vec
     writer.write_record(["path", "label"].map(str::to_owned).into_iter().chain(columns))?;
     let features = &pooled.features;
     for (row, (path, class)) in pooled.paths.iter().zip(&features.train.labels).enumerate() {
-        let fold = |folds: &Vec<Option<usize>>| folds[row].map_or_else(String::new, |fold| fold.to_string());
+        let fold = |folds: &Vec<Option<usize>>| folds[row].map_or_else(String::new, |fold| (fold + 1).to_string());
         let cells = [path.to_string_lossy().into_owned(), features.classes[*class].clone()];
         writer.write_record(cells.into_iter().chain(folds.iter().map(fold)))?;
     }
@@ -37,16 +38,17 @@ fn csv_text(pooled: &PooledFeatures, folds: &[Vec<Option<usize>>]) -> Result<Vec
 }
 
 /// Reads such a file; it must name every picture, and may name more.
+///
+/// Folds may be counted from 0 too, as earlier versions and scikit-learn do: no fold is empty, so the lowest number tells.
 pub(super) fn read(path: &Path, pooled: &PooledFeatures) -> Result<Folds> {
-    let refuse = |line: Option<u64>, problem: String| {
-        Error::Table {
+    let refuse = |line: Option<u64>, problem: String| Error::Table {
         path: path.to_path_buf(),
         place: line.map(|line| format!("line {line}")),
         problem,
-        hint: "the columns are path and fold (or fold1, fold2, … for repeats); folds are numbers from 0, none for a picture \
-               that always trains; --folds-file writes such a file"
-            .to_owned(),
-    }
+        hint:
+            "the columns are path and fold (or fold1, fold2, … for repeats); folds are numbers from 1 (or all from 0), \
+               none for a picture that always trains; --folds-file writes such a file"
+                .to_owned(),
     };
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let mut reader = csv::Reader::from_reader(bytes.as_slice());
@@ -77,7 +79,7 @@ pub(super) fn read(path: &Path, pooled: &PooledFeatures) -> Result<Folds> {
         let fold = |column: &usize| match cell(*column) {
             "" => Ok(None),
             text => match text.parse() {
-                Ok(fold) if fold < pooled.paths.len() => Ok(Some(fold)),
+                Ok(fold) if fold <= pooled.paths.len() => Ok(Some(fold)),
                 _ => Err(refuse(line, format!("`{text}` is no fold"))),
             },
         };
@@ -102,13 +104,16 @@ pub(super) fn read(path: &Path, pooled: &PooledFeatures) -> Result<Folds> {
             .map(|picture| known[&*picture.to_string_lossy()][repeat])
             .collect()
     };
-    let folds: Folds = (0..fold_columns.len()).map(of_repeat).collect();
-    check(&folds).map_err(|problem| refuse(None, problem))?;
+    let mut folds: Folds = (0..fold_columns.len()).map(of_repeat).collect();
+    let first = usize::from(!folds.iter().flatten().flatten().any(|fold| *fold == 0));
+    folds.iter_mut().flatten().flatten().for_each(|fold| *fold -= first);
+    check(&folds, first).map_err(|problem| refuse(None, problem))?;
     Ok(folds)
 }
 
-/// Every repeat has the same number of folds, at least two, and none of them is empty or everything.
-fn check(folds: &Folds) -> Result<(), String> {
+/// Every repeat has the same number of folds, at least two, and none of them is empty or everything. `first`: what the file
+/// calls the first one.
+fn check(folds: &Folds, first: usize) -> Result<(), String> {
     let count = folds.iter().flatten().flatten().max().map_or(0, |largest| largest + 1);
     if count < 2 {
         return Err("has fewer than 2 folds".to_owned());
@@ -122,8 +127,9 @@ fn check(folds: &Folds) -> Result<(), String> {
                 _ => format!(" of repeat {}", repeat + 1),
             };
             return Err(format!(
-                "has no picture in fold {empty}{of_repeat}, but one in fold {}",
-                count - 1
+                "has no picture in fold {}{of_repeat}, but one in fold {}",
+                empty + first,
+                count - 1 + first
             ));
         }
     }

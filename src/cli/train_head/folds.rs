@@ -15,13 +15,14 @@ use super::fold_file;
 use super::many;
 use super::plan::Plan;
 use super::report::Folding;
-use super::start::{FOLDS, Folds};
+use super::start::Folds;
 use super::{Job, task_of};
 use crate::dataset::{assign_folds, thin_classes};
 use crate::error::Error;
 use crate::features::{LabelledFeatures, PooledFeatures, pooled_features};
 use crate::head::{Examples, Schedule, Score, Solver, Training, TrainingTask, ValidRecipe, train_all};
 use crate::observer::{Observer, Unit};
+use crate::runs::FOLDS;
 use crate::sweep::{CrossValidation, Leaderboard, Outcome};
 
 /// Folds are trained side by side as long as their features together take no more bytes than this.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 
-use super::super::output::{Ending, Result};
+use super::super::output::{Ending, Result, check_output};
 use super::calibration::Calibration;
 use super::data::{check_features, interval};
 use super::ending;
@@ -197,21 +197,7 @@ impl ManyArguments {
         }
         let files = [Some(output), self.leaderboard.as_deref(), self.folds_file.as_deref()];
         for path in files.into_iter().flatten() {
-            // A name alone has the empty parent.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                return Err(Error::Usage(format!(
-                    "cannot write `{}`: the folder `{}` does not exist",
-                    path.display(),
-                    folder.display()
-                )));
-            }
-            if path.is_dir() {
-                return Err(Error::Usage(format!(
-                    "cannot write `{}`: it is a folder, give the name of a file",
-                    path.display()
-                )));
-            }
+            check_output(path)?;
         }
         let many = [
             ("--keep", self.keep.is_some()),

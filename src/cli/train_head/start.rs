@@ -14,11 +14,8 @@ use crate::error::{Error, Result};
 use crate::features::FeatureRequest;
 use crate::head::Recipe;
 use crate::observer::Observer;
-use crate::runs::{Run, RunConfig, RunKind, RunState, find_run};
+use crate::runs::{FOLDS, Run, RunConfig, RunKind, RunState, find_run};
 use crate::sweep::SweepSpec;
-
-/// The copy of a file of folds in a run's folder.
-pub(super) const FOLDS: &str = "folds.csv";
 
 /// What the options of the command are laid over.
 pub(super) struct Start {
