@@ -34,6 +34,7 @@ mod side_by_side;
 mod softmax;
 mod standardize;
 mod training;
+mod unstoppable;
 
 use crate::random;
 
