@@ -429,10 +429,17 @@ pub(super) fn matrices<'t>(task: &'t TrainingTask<'_>) -> Vec<ArrayView2<'t, f32
     }
 }
 
-/// How many threads an evaluation can use at most.
-pub(super) fn parts(task: &TrainingTask<'_>) -> usize {
-    let rows = task.train().rows() * task.views().len().max(1);
+/// How many threads an evaluation on so many rows can use at most.
+pub(super) fn parts(rows: usize) -> usize {
     rows.div_ceil(BLOCK).min(PARTS)
+}
+
+/// What the partial gradients of an evaluation take at most.
+pub(super) fn part_bytes(rows: usize, dim: usize, classes: usize) -> usize {
+    let numbers = dim.saturating_mul(classes);
+    let all = numbers.saturating_mul(parts(rows));
+    // One is needed however large it is.
+    all.min(PART_NUMBERS.max(numbers)).saturating_mul(size_of::<f64>())
 }
 
 /// The larger number, and NaN where one is.

@@ -369,12 +369,15 @@ fn train_group(
     }
     let solve = |index: usize| on_trained(index, recipes[index].solve(task, observer, &mut |_| ()));
     descent::train_all(&descents, task, observer, on_trained);
-    if objective::parts(task) >= lbfgs.len().min(rayon::current_num_threads()) {
-        // Each evaluation fills the cores.
-        lbfgs.into_iter().for_each(solve);
+    let threads = rayon::current_num_threads();
+    let rows = task.train().rows() * task.views().len().max(1);
+    // One after another where each evaluation fills the cores.
+    let at_once = if objective::parts(rows) < lbfgs.len().min(threads) {
+        threads
     } else {
-        side_by_side(lbfgs.len(), &|place| solve(lbfgs[place]));
-    }
+        1
+    };
+    side_by_side(lbfgs.len(), at_once, &|place| solve(lbfgs[place]));
     // One after another, for each holds a copy of the features in f64.
     linfa.into_iter().for_each(solve);
 }
