@@ -399,3 +399,7 @@ fn memory() -> Memory {
 #[cfg(test)]
 #[path = "lbfgs_tests.rs"]
 pub(super) mod tests;
+
+#[cfg(test)]
+#[path = "lbfgs/limits_tests.rs"]
+mod limits_tests;

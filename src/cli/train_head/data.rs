@@ -12,7 +12,7 @@ use crate::cache::Origin;
 use crate::error::{Error, Result};
 use crate::features::LabelledFeatures;
 use crate::head::{EpochRecord, HeadFile, HeadMeta, Recipe, Training};
-use crate::metrics::{Fitted, Report, fit_temperature, wilson};
+use crate::metrics::{Fitted, Report, fit_temperature_watched, wilson};
 use crate::observer::Observer;
 use crate::space::SpaceDescription;
 use crate::sweep::CrossValidation;
@@ -80,7 +80,7 @@ pub(super) fn head_file(
     let mut temperature = 1.0;
     if job.calibrates && !features.val.labels.is_empty() {
         let logits = trained.head.logits(features.val.view())?;
-        let fit = fit_temperature(logits.view(), &features.val.labels)?;
+        let fit = fit_temperature_watched(logits.view(), &features.val.labels, &job.context.observer)?;
         if fit.fitted != Fitted::NoMistakes
             && let Some(note) = fit.fitted.note()
         {
