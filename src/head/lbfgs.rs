@@ -8,14 +8,16 @@
 //! The way is a function of the objective and the start alone. A sweep therefore gives for each C what a single training
 //! gives only because both start from nothing; [`Lbfgs::path`] starts from its neighbour and agrees to the tolerance.
 
-use std::cell::{Cell, RefCell};
+mod surface;
 
-use argmin::core::{ArgminError, CostFunction, Gradient, IterState, Problem, Solver as _, State};
+use argmin::core::{IterState, Problem, Solver as _, State};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, ArrayView2};
 
-use super::objective::{Objective, Parameters, Products};
+use self::surface::{Seen, Surface, Vector};
+use super::loss::Score;
+use super::objective::{self, Objective, Parameters, Products};
 use super::preconditioner::Preconditioner;
 use super::recipe::{ClassWeights, Lbfgs, Recipe, Solver};
 use super::standardize;
@@ -59,14 +61,28 @@ pub(super) fn fit(
     observer: &dyn Observer,
     on_epoch: &mut dyn FnMut(&EpochRecord),
 ) -> Result<Training> {
+    let objective = pose(options, recipe, task, observer)?;
+    let start = start(task, &objective);
+    let solution = minimise(&objective, &start, options, observer)?;
+    finish(options, task, &objective, solution, observer, on_epoch)
+}
+
+/// The objective that the options and the recipe mean on a task.
+///
+/// # Errors
+/// [`Error::Usage`] if the class weights do not fit the task, [`Error::Interrupted`] if the observer asks for it.
+pub(super) fn pose<'t>(
+    options: &Lbfgs,
+    recipe: &Recipe,
+    task: &'t TrainingTask<'_>,
+    observer: &dyn Observer,
+) -> Result<Objective<'t>> {
+    // Measuring the features is work too.
     if observer.interrupted() {
         return Err(Error::Interrupted);
     }
     let weights = row_weights(&recipe.class_weights, task)?;
-    let objective = Objective::new(task, &weights, recipe.label_smoothing, options.c)?;
-    let start = start(task, &objective);
-    let solution = minimise(&objective, &start, options, observer)?;
-    finish(options, task, &objective, solution, on_epoch)
+    Objective::new(task, &weights, recipe.label_smoothing, options.c)
 }
 
 /// The classifier that the task starts from; without one, all weights are 0.
@@ -85,7 +101,7 @@ pub(super) fn start(task: &TrainingTask<'_>, objective: &Objective<'_>) -> Param
 ///
 /// # Errors
 /// [`Error::Usage`] if the class weights do not fit the task.
-pub(super) fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>) -> Result<Vec<f64>> {
+fn row_weights(class_weights: &ClassWeights, task: &TrainingTask<'_>) -> Result<Vec<f64>> {
     let (labels, own) = (task.train().labels(), task.sample_weights());
     let of_class = class_weights.resolve(task.classes(), labels, own)?;
     let weight = |(row, &label): (usize, &usize)| own.map_or(1.0, |weights| weights[row]) * of_class[label];
@@ -118,10 +134,7 @@ impl Lbfgs {
         if !recipe.standardize {
             return self.walk(c, recipe, task, observer);
         }
-        if observer.interrupted() {
-            return Err(Error::Interrupted);
-        }
-        standardize::with_standardized(task, |turned, fold| {
+        standardize::with_standardized(task, observer, |turned, fold| {
             let trainings = self.walk(c, recipe, turned, observer)?;
             trainings.into_iter().map(fold).collect()
         })?
@@ -135,11 +148,7 @@ impl Lbfgs {
         task: &TrainingTask<'_>,
         observer: &dyn Observer,
     ) -> Result<Vec<Training>> {
-        if observer.interrupted() {
-            return Err(Error::Interrupted);
-        }
-        let weights = row_weights(&recipe.class_weights, task)?;
-        let mut objective = Objective::new(task, &weights, recipe.label_smoothing, self.c)?;
+        let mut objective = pose(self, recipe, task, observer)?;
         let mut at = start(task, &objective);
         let mut trainings = Vec::with_capacity(c.len());
         for &c in c {
@@ -147,29 +156,35 @@ impl Lbfgs {
             objective.set_c(c);
             let solution = minimise(&objective, &at, &options, observer)?;
             at = solution.parameters.clone();
-            trainings.push(finish(&options, task, &objective, solution, &mut |_| ())?);
+            trainings.push(finish(&options, task, &objective, solution, observer, &mut |_| ())?);
         }
         Ok(trainings)
     }
 }
 
-/// The training that a solution makes: its head in f32, scored, and how it was reached.
+/// The training that a solution makes: its head in f32, scored on what it was trained on, and how it was reached.
 pub(super) fn finish(
     options: &Lbfgs,
     task: &TrainingTask<'_>,
     objective: &Objective<'_>,
     solution: Solution,
+    observer: &dyn Observer,
     on_epoch: &mut dyn FnMut(&EpochRecord),
 ) -> Result<Training> {
     let head = objective.head_of(&solution.parameters, task.classes())?;
     if !head.is_finite() {
         return Err(Error::NoOptimum);
     }
-    let train = head.score(task.train().features(), task.train().labels())?;
-    let validation = match task.validation() {
-        Some(validation) => Some(head.score(validation.features(), validation.labels())?),
-        None => None,
+    let score = |matrices: &[ArrayView2<'_, f32>], labels: &[usize]| -> Result<Score> {
+        let mut score = Score::default();
+        for matrix in matrices {
+            head.add_score(matrix.view(), labels, &mut score, observer)?;
+        }
+        Ok(score)
     };
+    let train = score(&objective::matrices(task), task.train().labels())?;
+    let validation = task.validation().map(|rows| score(&[rows.features()], rows.labels()));
+    let validation = validation.transpose()?;
     let mut progress = Progress::default();
     let record = EpochRecord {
         epoch: 0,
@@ -209,7 +224,7 @@ pub(super) fn minimise(
     options: &Lbfgs,
     observer: &dyn Observer,
 ) -> Result<Solution> {
-    let surface = Surface::new(objective, start);
+    let surface = Surface::new(objective, start, observer);
     let mut descent = Descent::new(&surface, start)?;
     let note = loop {
         if observer.interrupted() {
@@ -251,124 +266,8 @@ pub(super) fn minimise(
     })
 }
 
-type Vector = Array1<f64>;
 type Memory = LBFGS<MoreThuenteLineSearch<Vector, Vector, f64>, Vector, Vector, f64>;
 type Point = IterState<Vector, Vector, (), (), (), f64>;
-type Looked<T> = std::result::Result<T, argmin::core::Error>;
-
-/// An objective as argmin sees it: a function of preconditioned variables.
-///
-/// argmin asks for value and gradient one after the other, and for the accepted point again: the last point is remembered.
-struct Surface<'o, 'a> {
-    objective: &'o Objective<'a>,
-    preconditioner: RefCell<Preconditioner>,
-    products: Cell<Products>,
-    last: RefCell<Option<Seen>>,
-    /// The point from which the running line search started.
-    origin: RefCell<Option<Seen>>,
-    /// Evaluations that the running line search may still ask for: argmin's has no limit of its own.
-    allowance: Cell<usize>,
-}
-
-/// A point and the objective there.
-#[derive(Debug, Clone)]
-struct Seen {
-    at: Vector,
-    value: f64,
-    /// The value less that at the line search's origin, see [`Surface::height`].
-    height: f64,
-    gradient: Vector,
-    /// The largest component of the gradient in the original coordinates.
-    norm: f64,
-}
-
-impl<'o, 'a> Surface<'o, 'a> {
-    fn new(objective: &'o Objective<'a>, start: &Parameters) -> Self {
-        Self {
-            objective,
-            preconditioner: RefCell::new(Preconditioner::of(objective, start)),
-            products: Cell::new(Products::Single),
-            last: RefCell::new(None),
-            origin: RefCell::new(None),
-            allowance: Cell::new(0),
-        }
-    }
-
-    fn parameters(&self, at: &Vector) -> Parameters {
-        self.preconditioner
-            .borrow()
-            .parameters(at, self.objective.classes().len())
-    }
-
-    /// What `of` takes of a point, which is looked at if need be.
-    fn see<T>(&self, at: &Vector, of: impl FnOnce(&Seen) -> T) -> Looked<T> {
-        let mut last = self.last.borrow_mut();
-        if let Some(seen) = last.as_ref().filter(|seen| seen.at == *at) {
-            return Ok(of(seen));
-        }
-        let fails = |text: &str| ArgminError::ConditionViolated { text: text.to_owned() }.into();
-        let Some(allowance) = self.allowance.get().checked_sub(1) else {
-            return Err(fails("the line search does not end"));
-        };
-        self.allowance.set(allowance);
-        let evaluation = self.objective.evaluate(&self.parameters(at), self.products.get());
-        let gradient = self.preconditioner.borrow().gradient(&evaluation.gradient);
-        let seen = Seen {
-            height: self.height(at, evaluation.value, &gradient),
-            at: at.clone(),
-            value: evaluation.value,
-            gradient,
-            norm: self.objective.gradient_norm(&evaluation.gradient),
-        };
-        if !(seen.value.is_finite() && seen.norm.is_finite()) {
-            return Err(fails("the objective is not finite"));
-        }
-        Ok(of(last.insert(seen)))
-    }
-
-    /// The value less that of the line search's origin.
-    ///
-    /// Where the two differ by little more than their rounding errors, the difference is taken from the gradients at both
-    /// ends instead, which have digits left: the idea of Hager and Zhang's "approximate Wolfe conditions", 2005.
-    /// Line searches are told this and not the value, because near the optimum it is all digits and the value has none.
-    fn height(&self, at: &Vector, value: f64, gradient: &Vector) -> f64 {
-        let origin = self.origin.borrow();
-        let Some(origin) = origin.as_ref() else {
-            return 0.0;
-        };
-        let resolution = match self.products.get() {
-            Products::Single => 1e-6,
-            Products::Double => 1e-10,
-        };
-        let difference = value - origin.value;
-        if difference.abs() > resolution * origin.value.abs() {
-            return difference;
-        }
-        let mut sum = 0.0;
-        for (((to, from), there), here) in at.iter().zip(&origin.at).zip(gradient).zip(&origin.gradient) {
-            sum += (to - from) * (there + here);
-        }
-        0.5 * sum
-    }
-}
-
-impl CostFunction for &Surface<'_, '_> {
-    type Param = Vector;
-    type Output = f64;
-
-    fn cost(&self, at: &Vector) -> Looked<f64> {
-        self.see(at, |seen| seen.height)
-    }
-}
-
-impl Gradient for &Surface<'_, '_> {
-    type Param = Vector;
-    type Gradient = Vector;
-
-    fn gradient(&self, at: &Vector) -> Looked<Vector> {
-        self.see(at, |seen| seen.gradient.clone())
-    }
-}
 
 /// A running minimisation: the best point, and what argmin knows of the way there.
 struct Descent<'s, 'o, 'a> {
@@ -392,7 +291,7 @@ struct Descent<'s, 'o, 'a> {
 impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
     fn new(surface: &'s Surface<'o, 'a>, start: &Parameters) -> Result<Self> {
         let at = surface.preconditioner.borrow().variables(start);
-        let seen = look(surface, &at)?;
+        let seen = surface.look(&at)?;
         Ok(Self {
             surface,
             deviation: (surface.objective.spread() / surface.objective.dim() as f64).sqrt(),
@@ -419,7 +318,7 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
     /// Goes on with f64 products from here; what was learned of the curvature stays.
     fn refine(&mut self) -> Result<()> {
         self.surface.products.set(Products::Double);
-        self.seen = look(self.surface, &self.seen.at)?;
+        self.seen = self.surface.look(&self.seen.at)?;
         self.state.grad = Some(self.seen.gradient.clone());
         Ok(())
     }
@@ -427,10 +326,8 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
     /// One iteration; `false` if it brought nothing.
     fn step(&mut self) -> bool {
         let surface = self.surface;
-        surface.allowance.set(LINE_SEARCH);
         self.seen.height = 0.0;
-        surface.origin.replace(Some(self.seen.clone()));
-        surface.last.replace(Some(self.seen.clone()));
+        surface.begin(&self.seen, LINE_SEARCH);
         let state = std::mem::take(&mut self.state).cost(0.0);
         let Ok((mut state, _)) = self.memory.next_iter(&mut Problem::new(surface), state) else {
             return false;
@@ -479,20 +376,12 @@ impl<'s, 'o, 'a> Descent<'s, 'o, 'a> {
     }
 
     fn restart(&mut self, at: &Vector) -> Result<()> {
-        self.seen = look(self.surface, at)?;
+        self.seen = self.surface.look(at)?;
         self.restarted = self.iterations;
         self.memory = memory();
         self.state = standing(&self.seen);
         Ok(())
     }
-}
-
-/// Looks at a point anew.
-fn look(surface: &Surface<'_, '_>, at: &Vector) -> Result<Seen> {
-    surface.last.replace(None);
-    surface.origin.replace(None);
-    surface.allowance.set(1);
-    surface.see(at, Seen::clone).map_err(|_| Error::NoOptimum)
 }
 
 /// argmin's state of a minimisation that starts at a point.
@@ -510,3 +399,7 @@ fn memory() -> Memory {
 #[cfg(test)]
 #[path = "lbfgs_tests.rs"]
 pub(super) mod tests;
+
+#[cfg(test)]
+#[path = "lbfgs/limits_tests.rs"]
+mod limits_tests;

@@ -281,7 +281,7 @@ fn a_first_step_that_brings_nothing_is_tried_anew_once() {
     let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
     let objective = Objective::new(&task, &[1.0; ROWS], 0.0, 1.0).unwrap();
     let start = start(&task, &objective);
-    let surface = Surface::new(&objective, &start);
+    let surface = Surface::new(&objective, &start, &Quiet);
     surface.products.set(Products::Double);
     let mut descent = Descent::new(&surface, &start).unwrap();
     assert!(descent.recover().unwrap());

@@ -9,7 +9,7 @@ use super::kernel::{self, Strides};
 use super::loss::{self, Scorer};
 use super::random::{Random, Stream};
 use super::softmax::softmax_row_at;
-use crate::{Error, Result};
+use crate::{Error, Observer, Quiet, Result};
 
 /// Rows whose logits are formed together.
 const ROWS: usize = 32;
@@ -185,17 +185,35 @@ impl LinearHead {
     /// # Errors
     /// [`Error::Examples`] if `x` has another number of features, or the labels do not fit.
     pub fn score(&self, x: ArrayView2<'_, f32>, labels: &[usize]) -> Result<loss::Score> {
+        let mut score = loss::Score::default();
+        self.add_score(x, labels, &mut score, &Quiet)?;
+        Ok(score)
+    }
+
+    /// Adds the scores of the rows of `x` to `score`, in their order.
+    ///
+    /// # Errors
+    /// Those of [`score`](Self::score), and [`Error::Interrupted`] if the observer asks for it.
+    pub(super) fn add_score(
+        &self,
+        x: ArrayView2<'_, f32>,
+        labels: &[usize],
+        score: &mut loss::Score,
+        observer: &dyn Observer,
+    ) -> Result<()> {
         loss::check_labels(labels, x.nrows(), self.classes())?;
         self.check_dim(x)?;
-        let mut score = loss::Score::default();
         let mut scorer = Scorer::default();
         let x = x.as_standard_layout();
         let x = x.as_slice().expect("the layout was made standard");
         for (x, labels) in x.chunks(Scorer::ROWS * self.dim()).zip(labels.chunks(Scorer::ROWS)) {
+            if observer.interrupted() {
+                return Err(Error::Interrupted);
+            }
             let rows: Vec<&[f32]> = x.chunks_exact(self.dim()).collect();
             scorer.score(self.slices(), &rows, labels, |row| score.add_row(row));
         }
-        Ok(score)
+        Ok(())
     }
 
     /// Hands the logits of some consecutive rows at a time, and the index of the first of them, to `receive`.

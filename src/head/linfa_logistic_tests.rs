@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::super::lbfgs::tests::agrees_with_scikit_learn;
-use super::super::objective::tests::made;
+use super::super::objective::tests::{Countdown, made};
 use super::super::recipe::{Recipe, Solver as RecipeSolver};
 use super::super::training::Examples;
 use super::*;
@@ -68,7 +68,7 @@ fn where_linfa_logistic_alone_goes_wrong_it_is_noticed_and_repaired() {
     let (weight, bias) = alone(&features, &labels, 1.0, 20);
     let offset = &bias + &weight.dot(&Array1::from(objective.centre().to_vec()));
     let wrong = Parameters { weight, offset };
-    let evaluation = objective.evaluate(&wrong, Products::Double);
+    let evaluation = objective.evaluate(&wrong, Products::Double, &Quiet).unwrap();
     let optimum = train(Recipe::from(Lbfgs::default()), &task).convergence.unwrap();
     assert!(optimum.converged, "{optimum:?}");
     let excess = evaluation.value * ROWS as f64 / optimum.objective;
@@ -130,4 +130,123 @@ fn classes_without_rows_come_back_in_their_places() {
     let difference =
         by_linfa.head.probabilities(features.view()).unwrap() - ours.head.probabilities(features.view()).unwrap();
     assert!(difference.iter().all(|error| error.abs() < 1e-3));
+}
+
+/// Problems of all kinds: rows of one length and of very different ones, penalties from strong to hardly any.
+fn problems() -> impl Iterator<Item = (Array2<f32>, Vec<usize>, f64)> {
+    [1e-3, 0.1, 1.0, 30.0, 1e3].into_iter().flat_map(|c| {
+        let plain = |rows, dim, classes| {
+            let (features, labels) = made(rows, dim, classes);
+            (features, labels, c)
+        };
+        let (features, labels) = uneven();
+        let far = features.mapv(|value| 3.0 * value - 50.0);
+        [
+            plain(60, 5, 2),
+            plain(ROWS, 12, 4),
+            plain(90, 40, 3),
+            (features.mapv(|value| value / 100.0), labels.clone(), c),
+            (features, labels.clone(), c),
+            (far, labels, c),
+        ]
+    })
+}
+
+#[test]
+fn linfa_logistic_makes_no_step_that_was_not_rehearsed() {
+    let (mut rehearsed, mut refused) = (0, 0);
+    for (features, labels, c) in problems() {
+        let classes = 1 + labels.iter().max().unwrap();
+        let task = TrainingTask::new(classes, Examples::new(features.view(), &labels).unwrap()).unwrap();
+        let objective = Objective::new(&task, &vec![1.0; labels.len()], 0.0, c).unwrap();
+        for max_iterations in [1, 7, 1000] {
+            let options = Lbfgs {
+                c,
+                max_iterations,
+                ..Lbfgs::default()
+            };
+            let problem = Scaled::new(&objective, &Quiet);
+            let Ok(Rehearsed { iterations, most }) = problem.rehearse(&options).unwrap() else {
+                refused += 1;
+                continue;
+            };
+            rehearsed += 1;
+            assert!(iterations <= most && most <= max_iterations, "{iterations} {most}");
+            // The same way once more: each of these steps ends, and none comes near the cut.
+            let again = Scaled::new(&objective, &Quiet);
+            let mut walk = Walk::new(&again);
+            for step in 0..most {
+                let deeper = walk.problem.too_deep.get();
+                assert!(!deeper && walk.is_at_optimum(1e-6).is_ok(), "{c} {step} of {most}");
+                // At the optimum it may lead nowhere.
+                if !walk.step().unwrap() {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(rehearsed > 30 && refused > 5, "{rehearsed} {refused}");
+}
+
+#[test]
+fn whatever_linfa_logistic_gives_the_optimum_comes_out() {
+    let mut made_by_linfa = 0;
+    for (features, labels, c) in problems() {
+        let classes = 1 + labels.iter().max().unwrap();
+        let task = TrainingTask::new(classes, Examples::new(features.view(), &labels).unwrap()).unwrap();
+        let ours = train(Recipe::from(Lbfgs { c, ..Lbfgs::default() }), &task);
+        let ours = ours.convergence.unwrap();
+        if !ours.converged {
+            // Beyond both: rows 200 times as long as others, none of them near 0.
+            continue;
+        }
+        let by_linfa = train(linfa(c), &task).convergence.unwrap();
+        assert!(by_linfa.converged, "{c}: {by_linfa:?} {ours:?}");
+        let excess = by_linfa.objective / ours.objective - 1.0;
+        assert!(excess.abs() < 1e-5, "{c}: {by_linfa:?} {ours:?}");
+        let note = by_linfa.note.unwrap_or_default();
+        assert!(!note.contains("did not end"), "{c}: {note}");
+        made_by_linfa += usize::from(!note.starts_with("solved"));
+    }
+    assert!(made_by_linfa > 10, "{made_by_linfa}");
+}
+
+#[test]
+fn what_ends_too_early_is_no_optimum_and_counts_its_iterations() {
+    let (features, labels) = made(ROWS, 12, 4);
+    let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    let options = Lbfgs {
+        max_iterations: 3,
+        ..Lbfgs::default()
+    };
+    let recipe = Recipe {
+        solver: RecipeSolver::Linfa(options),
+        ..Recipe::default()
+    };
+    let early = train(recipe, &task).convergence.unwrap();
+    // Three of linfa-logistic and three of the repair.
+    assert_eq!((early.iterations, early.converged), (6, false));
+    let note = early.note.unwrap();
+    assert!(
+        note.starts_with("repaired") && note.contains("stopped after 3 iterations"),
+        "{note}"
+    );
+}
+
+#[test]
+fn an_interruption_is_heard_before_during_and_after_the_rehearsal() {
+    let (features, labels) = made(ROWS, 12, 4);
+    let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    let recipe = linfa(1.0).check().unwrap();
+    let asked = Countdown::new(usize::MAX);
+    recipe.train(&task, &asked, &mut |_| ()).unwrap();
+    let all = asked.asked();
+    assert!(all > 50, "{all}");
+    for after in [0, 1, all / 4, all / 2, 3 * all / 4, all - 3] {
+        let stop = Countdown::new(after);
+        let ended = recipe.train(&task, &stop, &mut |_| ());
+        assert!(matches!(ended, Err(Error::Interrupted)), "{after} of {all}");
+        // Each thread may be at a block of rows.
+        assert!(stop.asked() <= after + 20, "{after}: {}", stop.asked());
+    }
 }

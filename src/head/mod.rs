@@ -25,6 +25,7 @@ mod kernel;
 mod lbfgs;
 mod linear;
 mod linfa_logistic;
+mod load;
 mod loss;
 mod objective;
 mod preconditioner;
@@ -34,16 +35,19 @@ mod side_by_side;
 mod softmax;
 mod standardize;
 mod training;
+mod unstoppable;
 
 use crate::random;
 
 pub use file::{HeadFile, HeadMeta};
 pub use linear::{LinearHead, RankedClass};
+pub(crate) use load::Load;
 pub use loss::{Score, cross_entropy};
 pub(crate) use loss::{argmax, check_labels};
 pub use recipe::{
     ClassWeights, Descent, EarlyStopping, Lbfgs, Recipe, Sampling, Solver, Update, ValidRecipe, train_all,
 };
 pub use schedule::{CosineLr, ExponentialLr, MultiStepLr, OneCycleLr, PlateauLr, Schedule, StepLr};
+pub(crate) use side_by_side::side_by_side;
 pub(crate) use softmax::{TEMPERATURES, softmax_row_at};
 pub use training::{Convergence, EpochRecord, Examples, Training, TrainingTask};

@@ -6,6 +6,8 @@
 
 mod curvature;
 
+use std::ops::Range;
+
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayBase, ArrayView1, ArrayView2, ArrayViewMut2, Axis, LinalgScalar, aview1, s};
 use rayon::prelude::*;
@@ -13,7 +15,7 @@ use rayon::prelude::*;
 use super::linear::LinearHead;
 use super::softmax::{log_sum_exp, softmax_row};
 use super::training::TrainingTask;
-use crate::{Error, Result};
+use crate::{Error, Observer, Result};
 
 /// Rows whose logits are formed by one matrix product.
 const BLOCK: usize = 256;
@@ -196,23 +198,24 @@ impl<'a> Objective<'a> {
     }
 
     /// The value and the gradient at `at`.
-    pub(super) fn evaluate(&self, at: &Parameters, products: Products) -> Evaluation {
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the observer asks for it: on many rows this takes seconds.
+    pub(super) fn evaluate(&self, at: &Parameters, products: Products, observer: &dyn Observer) -> Result<Evaluation> {
         match products {
-            Products::Single => self.evaluate_in::<f32>(at),
-            Products::Double => self.evaluate_in::<f64>(at),
+            Products::Single => self.evaluate_in::<f32>(at, observer),
+            Products::Double => self.evaluate_in::<f64>(at, observer),
         }
     }
 
-    fn evaluate_in<T: Real>(&self, at: &Parameters) -> Evaluation {
+    fn evaluate_in<T: Real>(&self, at: &Parameters, observer: &dyn Observer) -> Result<Evaluation> {
         let weight = at.weight.mapv(T::from_f64);
         let rows = self.rows_of_a_part();
-        let parts: Vec<Part> = (0..self.rows().div_ceil(rows))
-            .into_par_iter()
-            .map(|part| {
-                let start = part * rows;
-                self.part::<T>(&weight, &at.offset, start..self.rows().min(start + rows))
-            })
-            .collect();
+        let parts = (0..self.rows().div_ceil(rows)).into_par_iter().map(|part| {
+            let start = part * rows;
+            self.part::<T>(&weight, &at.offset, start..self.rows().min(start + rows), observer)
+        });
+        let parts = parts.collect::<Result<Vec<Part>>>()?;
         let mut gradient = &at.weight * self.penalty;
         // Each number is summed by one thread, part after part.
         let mut of_classes: Vec<_> = gradient.rows_mut().into_iter().collect();
@@ -229,14 +232,14 @@ impl<'a> Objective<'a> {
             value += part.loss;
             levels = [levels[0].min(part.levels[0]), levels[1].max(part.levels[1])];
         }
-        Evaluation {
+        Ok(Evaluation {
             value,
             gradient: Parameters {
                 weight: gradient,
                 offset,
             },
             levels,
-        }
+        })
     }
 
     /// How many rows go into one partial sum.
@@ -246,7 +249,13 @@ impl<'a> Objective<'a> {
     }
 
     /// The loss of some rows and its gradient.
-    fn part<T: Real>(&self, weight: &Array2<T>, offset: &Array1<f64>, rows: std::ops::Range<usize>) -> Part {
+    fn part<T: Real>(
+        &self,
+        weight: &Array2<T>,
+        offset: &Array1<f64>,
+        rows: Range<usize>,
+        observer: &dyn Observer,
+    ) -> Result<Part> {
         let mut part = Part {
             loss: 0.0,
             levels: [f64::INFINITY, f64::NEG_INFINITY],
@@ -257,6 +266,9 @@ impl<'a> Objective<'a> {
         let mut residuals = Array2::<T>::zeros((BLOCK, self.classes.len()));
         let mut row = vec![0.0; self.classes.len()];
         for start in rows.clone().step_by(BLOCK) {
+            if observer.interrupted() {
+                return Err(Error::Interrupted);
+            }
             let count = BLOCK.min(rows.end - start);
             let mut x = x.slice_mut(s![..count, ..]);
             self.centred(start, x.view_mut());
@@ -276,7 +288,7 @@ impl<'a> Objective<'a> {
             }
             T::accumulate(&residuals.t(), &x.view(), &mut part.weight);
         }
-        part
+        Ok(part)
     }
 
     /// Turns the logits of a row into the derivatives of its share of the loss, which is returned with their `log Σ exp`.
@@ -332,11 +344,21 @@ impl<'a> Objective<'a> {
     }
 
     /// All rows less the centre, times `scale`, `[rows, dim]`.
-    pub(super) fn scaled_rows(&self, scale: f64) -> Array2<f64> {
-        let mut x = Array2::zeros((self.rows(), self.dim()));
-        self.centred(0, x.view_mut());
-        x *= scale;
-        x
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the observer asks for it.
+    pub(super) fn scaled_rows(&self, scale: f64, observer: &dyn Observer) -> Result<Array2<f64>> {
+        let mut rows = Array2::zeros((self.rows(), self.dim()));
+        let mut blocks: Vec<_> = rows.axis_chunks_iter_mut(Axis(0), BLOCK).collect();
+        blocks.par_iter_mut().enumerate().try_for_each(|(block, x)| {
+            if observer.interrupted() {
+                return Err(Error::Interrupted);
+            }
+            self.centred(block * BLOCK, x.view_mut());
+            *x *= scale;
+            Ok(())
+        })?;
+        Ok(rows)
     }
 
     /// The mean over all rows of their squared distance from the centre.
@@ -407,10 +429,17 @@ pub(super) fn matrices<'t>(task: &'t TrainingTask<'_>) -> Vec<ArrayView2<'t, f32
     }
 }
 
-/// How many threads an evaluation can use at most.
-pub(super) fn parts(task: &TrainingTask<'_>) -> usize {
-    let rows = task.train().rows() * task.views().len().max(1);
+/// How many threads an evaluation on so many rows can use at most.
+pub(super) fn parts(rows: usize) -> usize {
     rows.div_ceil(BLOCK).min(PARTS)
+}
+
+/// What the partial gradients of an evaluation take at most.
+pub(super) fn part_bytes(rows: usize, dim: usize, classes: usize) -> usize {
+    let numbers = dim.saturating_mul(classes);
+    let all = numbers.saturating_mul(parts(rows));
+    // One is needed however large it is.
+    all.min(PART_NUMBERS.max(numbers)).saturating_mul(size_of::<f64>())
 }
 
 /// The larger number, and NaN where one is.

@@ -1,7 +1,35 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::super::training::Examples;
 use super::*;
+use crate::Quiet;
+
+/// Asks for an end after it was asked so often.
+pub(in crate::head) struct Countdown {
+    after: usize,
+    asked: AtomicUsize,
+}
+
+impl Countdown {
+    pub(in crate::head) fn new(after: usize) -> Self {
+        Self {
+            after,
+            asked: AtomicUsize::new(0),
+        }
+    }
+
+    pub(in crate::head) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Observer for Countdown {
+    fn interrupted(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed) >= self.after
+    }
+}
 
 /// Positive, correlated features far from 0, and labels that have to do with them.
 pub(in crate::head) fn made(rows: usize, dim: usize, classes: usize) -> (Array2<f32>, Vec<usize>) {
@@ -60,7 +88,7 @@ fn the_value_is_the_formula() {
         let weights = weights(rows);
         let objective = Objective::new(&task, &weights, smoothing, 0.7).unwrap();
         let at = parameters(classes, dim);
-        let value = objective.evaluate(&at, Products::Double).value;
+        let value = objective.evaluate(&at, Products::Double, &Quiet).unwrap().value;
         let mut head = at.clone();
         for (bias, weight) in head.offset.iter_mut().zip(at.weight.rows()) {
             *bias -= weight.dot(&aview1(&objective.centre));
@@ -78,13 +106,13 @@ fn the_gradient_is_the_difference_quotient() {
     for smoothing in [0.0, 0.3] {
         let objective = Objective::new(&task, &weights(rows), smoothing, 0.01).unwrap();
         let at = parameters(classes, dim);
-        let gradient = objective.evaluate(&at, Products::Double).gradient;
+        let gradient = objective.evaluate(&at, Products::Double, &Quiet).unwrap().gradient;
         let step = 1e-5;
         let value = |change: &dyn Fn(&mut Parameters, f64)| {
             let ends = [step, -step].map(|step| {
                 let mut at = at.clone();
                 change(&mut at, step);
-                objective.evaluate(&at, Products::Double).value
+                objective.evaluate(&at, Products::Double, &Quiet).unwrap().value
             });
             (ends[0] - ends[1]) / (2.0 * step)
         };
@@ -106,7 +134,7 @@ fn the_norm_is_that_of_the_uncentred_gradient() {
     let task = TrainingTask::new(classes, Examples::new(features.view(), &labels).unwrap()).unwrap();
     let objective = Objective::new(&task, &vec![1.0; rows], 0.0, 1.0).unwrap();
     let at = parameters(classes, dim);
-    let norm = objective.gradient_norm(&objective.evaluate(&at, Products::Double).gradient);
+    let norm = objective.gradient_norm(&objective.evaluate(&at, Products::Double, &Quiet).unwrap().gradient);
     let mut expected = 0.0_f64;
     let mut head = at.clone();
     for (bias, weight) in head.offset.iter_mut().zip(at.weight.rows()) {
@@ -136,7 +164,8 @@ fn single_products_are_near_to_double_ones() {
     let task = TrainingTask::new(classes, Examples::new(features.view(), &labels).unwrap()).unwrap();
     let objective = Objective::new(&task, &weights(rows), 0.1, 1.0).unwrap();
     let at = parameters(classes, dim);
-    let [single, double] = [Products::Single, Products::Double].map(|products| objective.evaluate(&at, products));
+    let [single, double] =
+        [Products::Single, Products::Double].map(|products| objective.evaluate(&at, products, &Quiet).unwrap());
     assert!((single.value - double.value).abs() < 1e-7 * double.value);
     // Gradients here are about 1.
     let largest = |difference: f64, errors: Array1<f64>| errors.iter().fold(difference, |a, b| a.max(b.abs()));
@@ -159,7 +188,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
             let objective = Objective::new(&task, &weights(rows), 0.0, 1.0).unwrap();
             assert!(objective.rows_of_a_part() < rows / 10);
             let of = |products| {
-                let evaluation = objective.evaluate(&at, products);
+                let evaluation = objective.evaluate(&at, products, &Quiet).unwrap();
                 (evaluation.value, evaluation.gradient)
             };
             (
@@ -187,7 +216,8 @@ fn views_stand_in_for_the_rows_and_each_counts_as_a_part() {
         let objective = Objective::new(task, &weights(40), 0.0, 0.5).unwrap();
         let head = LinearHead::uniform(3, 5, 1).unwrap();
         objective
-            .evaluate(&objective.parameters_of(&head), Products::Double)
+            .evaluate(&objective.parameters_of(&head), Products::Double, &Quiet)
+            .unwrap()
             .value
     };
     assert!((value(&viewed) - (value(&task) + value(&alone)) / 2.0).abs() < 1e-12);
@@ -229,7 +259,7 @@ fn the_curvature_is_the_second_difference_averaged_over_classes() {
                     column if column == dim => at.offset[class] += step,
                     column => at.weight[[class, column]] += step,
                 }
-                let gradient = objective.evaluate(&at, Products::Double).gradient;
+                let gradient = objective.evaluate(&at, Products::Double, &Quiet).unwrap().gradient;
                 match column {
                     column if column == dim => gradient.offset[class],
                     column => gradient.weight[[class, column]],

@@ -1,7 +1,9 @@
 //! The resolved configuration of one training: every choice that decides which head comes out of given examples.
 //!
 //! A [`Recipe`] is plain data, saved and read back with the runs it made; checked, it becomes a [`ValidRecipe`] that trains.
-//! How each solver works is in the solvers' own modules.
+//! How each solver works is in the solvers' own modules, what an option may be in [`check`].
+
+mod check;
 
 use linfa::dataset::{AsSingleTargets, DatasetBase};
 use linfa::traits::Fit;
@@ -232,7 +234,8 @@ pub struct Lbfgs {
     /// weight decay), of two classes 2 / (n · weight decay).
     /// Default: 1.
     pub c: f64,
-    /// Iterations after which the solver gives up. Default: 1000.
+    /// Iterations after which the solver gives up; where what `linfa` found is repaired, the repair has as many again.
+    /// Default: 1000.
     pub max_iterations: usize,
     /// The largest component of the gradient, of the objective divided by C and the rows' weights, at which the solver is done;
     /// where that objective is below 1, a share of it.
@@ -276,112 +279,6 @@ const MOST_WEIGHTS: usize = 1 << 28;
 #[serde(transparent)]
 pub struct ValidRecipe(Recipe);
 
-impl Recipe {
-    /// Checks all options.
-    ///
-    /// # Errors
-    /// [`Error::Usage`], naming the option and what it may be.
-    pub fn check(self) -> Result<ValidRecipe> {
-        let usage = |problem: String| Err(Error::Usage(problem));
-        let smoothing = self.label_smoothing;
-        if !(0.0..1.0).contains(&smoothing) {
-            return usage(format!("the label smoothing is {smoothing}: it lies in 0..1"));
-        }
-        if let ClassWeights::Given(weights) = &self.class_weights {
-            if let Some(weight) = weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
-                return usage(format!(
-                    "a class weight is {weight}: it must be a finite number, 0 or above"
-                ));
-            }
-            if weights.iter().all(|&weight| weight == 0.0) {
-                return usage("all class weights are 0: there is nothing to learn".to_owned());
-            }
-        }
-        match &self.solver {
-            Solver::Descent(descent) => descent.check()?,
-            Solver::Lbfgs(lbfgs) | Solver::Linfa(lbfgs) => lbfgs.check()?,
-        }
-        Ok(ValidRecipe(self))
-    }
-}
-
-impl Descent {
-    fn check(&self) -> Result<()> {
-        let usage = |problem: String| Err(Error::Usage(problem));
-        if self.epochs == 0 {
-            return usage("0 epochs train nothing: give at least 1".to_owned());
-        }
-        if self.batch_size == 0 {
-            return usage("the batch size is 0: it must be at least 1".to_owned());
-        }
-        positive("learning rate", self.learning_rate)?;
-        not_negative("weight decay", self.weight_decay)?;
-        match self.update {
-            Update::Sgd {
-                momentum,
-                dampening,
-                nesterov,
-            } => {
-                not_negative("momentum", momentum)?;
-                if !dampening.is_finite() {
-                    return usage(format!("the dampening is {dampening}: it must be a finite number"));
-                }
-                if nesterov && (momentum == 0.0 || dampening != 0.0) {
-                    return usage("nesterov needs a momentum above 0 and a dampening of 0".to_owned());
-                }
-            }
-            Update::AdamW { beta1, beta2, epsilon } => {
-                for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
-                    if !(0.0..1.0).contains(&beta) {
-                        return usage(format!("{name} is {beta}: it lies in 0..1"));
-                    }
-                }
-                positive("epsilon", epsilon)?;
-            }
-        }
-        if let Some(clip_norm) = self.clip_norm {
-            positive("largest norm of the gradient", clip_norm)?;
-        }
-        if let Some(EarlyStopping { patience, min_delta }) = self.early_stopping {
-            if patience == 0 {
-                return usage("a patience of 0 epochs ends every training: give at least 1".to_owned());
-            }
-            not_negative("least improvement", min_delta)?;
-        }
-        self.schedule.check()?;
-        self.schedule.check_warm_up(self.warm_up_epochs, self.epochs)
-    }
-}
-
-impl Lbfgs {
-    fn check(&self) -> Result<()> {
-        positive("C", self.c)?;
-        positive("gradient tolerance", self.gradient_tolerance)?;
-        if self.max_iterations == 0 {
-            return Err(Error::Usage("0 iterations find nothing: give at least 1".to_owned()));
-        }
-        Ok(())
-    }
-}
-
-fn positive(name: &str, value: f64) -> Result<()> {
-    if value.is_finite() && value > 0.0 {
-        return Ok(());
-    }
-    Err(Error::Usage(format!(
-        "the {name} is {value}: it must be a finite number above 0"
-    )))
-}
-
-fn not_negative(name: &str, value: f64) -> Result<()> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    Err(Error::Usage(format!(
-        "the {name} is {value}: it must be a finite number, 0 or above"
-    )))
-}
-
 impl ValidRecipe {
     /// The options.
     #[must_use]
@@ -404,11 +301,7 @@ impl ValidRecipe {
         on_epoch: &mut dyn FnMut(&EpochRecord),
     ) -> Result<Training> {
         if self.0.standardize {
-            // Measuring and copying the features is work too.
-            if observer.interrupted() {
-                return Err(Error::Interrupted);
-            }
-            standardize::standardized(task, |task| self.solve(task, observer, on_epoch))
+            standardize::standardized(task, observer, |task| self.solve(task, observer, on_epoch))
         } else {
             self.solve(task, observer, on_epoch)
         }
@@ -449,7 +342,7 @@ pub fn train_all(
         let on_trained = |index, training: Result<Training>| on_trained(index, training.and_then(fold));
         train_group(recipes, &standardized, turned, observer, &on_trained);
     };
-    if observer.interrupted() || standardize::with_standardized(task, on_standardized).is_err() {
+    if standardize::with_standardized(task, observer, on_standardized).is_err() {
         // Each finds out for itself what stands in the way.
         for index in standardized {
             on_trained(index, recipes[index].train(task, observer, &mut |_| ()));
@@ -476,12 +369,15 @@ fn train_group(
     }
     let solve = |index: usize| on_trained(index, recipes[index].solve(task, observer, &mut |_| ()));
     descent::train_all(&descents, task, observer, on_trained);
-    if objective::parts(task) >= lbfgs.len().min(rayon::current_num_threads()) {
-        // Each evaluation fills the cores.
-        lbfgs.into_iter().for_each(solve);
+    let threads = rayon::current_num_threads();
+    let rows = task.train().rows() * task.views().len().max(1);
+    // One after another where each evaluation fills the cores.
+    let at_once = if objective::parts(rows) < lbfgs.len().min(threads) {
+        threads
     } else {
-        side_by_side(lbfgs.len(), &|place| solve(lbfgs[place]));
-    }
+        1
+    };
+    side_by_side(lbfgs.len(), at_once, &|place| solve(lbfgs[place]));
     // One after another, for each holds a copy of the features in f64.
     linfa.into_iter().for_each(solve);
 }

@@ -3,13 +3,13 @@
 //! A penalty or a learning rate treats all features alike only if they have one scale. No head ever asks its user to
 //! standardise: [`Standardizer::fold`] puts means and deviations into weight and bias.
 
-use ndarray::{Array1, Array2, ArrayBase, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayBase, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 
 use super::linear::LinearHead;
 use super::objective;
 use super::training::{Examples, Training, TrainingTask};
-use crate::Result;
+use crate::{Error, Observer, Result};
 
 /// Rows that one thread takes at a time.
 const ROWS: usize = 1024;
@@ -27,7 +27,8 @@ pub(super) struct Standardizer {
 #[derive(Debug)]
 pub(super) struct Standardized<'a> {
     classes: usize,
-    train: Array2<f32>,
+    /// Of a task with views, on which solvers train in place of the training rows, these as they were.
+    train: CowArray<'a, f32, Ix2>,
     labels: &'a [usize],
     sample_weights: Option<&'a [f64]>,
     views: Vec<Array2<f32>>,
@@ -42,24 +43,26 @@ pub(super) struct Standardized<'a> {
 /// but for its rounding to f32.
 ///
 /// # Errors
-/// Those of `train`, and [`Error::Examples`](crate::Error::Examples) if a standardised feature is too large for f32.
+/// Those of `train`, and [`Error::Examples`] if a standardised feature is too large for f32.
 pub(super) fn standardized(
     task: &TrainingTask<'_>,
+    observer: &dyn Observer,
     train: impl FnOnce(&TrainingTask<'_>) -> Result<Training>,
 ) -> Result<Training> {
-    with_standardized(task, |task, fold| train(task).and_then(fold))?
+    with_standardized(task, observer, |task, fold| train(task).and_then(fold))?
 }
 
 /// Hands a task on standardised features to `train`, and what turns its trainings into trainings for features as they were.
 ///
 /// # Errors
-/// [`Error::Examples`](crate::Error::Examples) if a standardised feature is too large for f32.
+/// [`Error::Examples`] if a standardised feature is too large for f32, [`Error::Interrupted`] if the observer asks for it.
 pub(super) fn with_standardized<T>(
     task: &TrainingTask<'_>,
+    observer: &dyn Observer,
     train: impl FnOnce(&TrainingTask<'_>, &(dyn Fn(Training) -> Result<Training> + Sync)) -> T,
 ) -> Result<T> {
-    let standardizer = Standardizer::of(task);
-    let standardized = standardizer.apply(task)?;
+    let standardizer = Standardizer::of(task, observer)?;
+    let standardized = standardizer.apply(task, observer)?;
     let fold = |mut training: Training| {
         training.head = standardizer.fold(&training.head)?;
         training.final_head = standardizer.fold(&training.final_head)?;
@@ -70,14 +73,17 @@ pub(super) fn with_standardized<T>(
 
 impl Standardizer {
     /// Measures what the task trains on: its training rows or, where it has some, their views. Every row counts the same.
-    pub(super) fn of(task: &TrainingTask<'_>) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the observer asks for it.
+    pub(super) fn of(task: &TrainingTask<'_>, observer: &dyn Observer) -> Result<Self> {
         let matrices = objective::matrices(task);
         let count = (matrices.len() * task.train().rows()) as f64;
-        let mean: Vec<f64> = sums(&matrices, |_, value| value)
+        let mean: Vec<f64> = sums(&matrices, observer, |_, value| value)?
             .into_iter()
             .map(|sum| sum / count)
             .collect();
-        let squares = sums(&matrices, |column, value| (value - mean[column]).powi(2));
+        let squares = sums(&matrices, observer, |column, value| (value - mean[column]).powi(2))?;
         let deviation = |(&sum, &mean): (&f64, &f64)| {
             let variance: f64 = sum / count;
             // Rounding leaves a little of a feature that is the same in each row.
@@ -85,37 +91,49 @@ impl Standardizer {
             if none { 1.0 } else { variance.sqrt() }
         };
         let deviation = squares.iter().zip(&mean).map(deviation).collect();
-        Self { mean, deviation }
+        Ok(Self { mean, deviation })
     }
 
     /// The features of `rows` (`[n, dim]`), standardised.
-    fn rows(&self, rows: ArrayView2<'_, f32>) -> Array2<f32> {
+    fn rows(&self, rows: ArrayView2<'_, f32>, observer: &dyn Observer) -> Result<Array2<f32>> {
         let mut rows = rows.to_owned();
         let mut blocks: Vec<_> = rows.axis_chunks_iter_mut(Axis(0), ROWS).collect();
-        blocks.par_iter_mut().for_each(|block| {
+        blocks.par_iter_mut().try_for_each(|block| {
+            if observer.interrupted() {
+                return Err(Error::Interrupted);
+            }
             for mut row in block.rows_mut() {
                 for ((value, mean), deviation) in row.iter_mut().zip(&self.mean).zip(&self.deviation) {
                     *value = ((f64::from(*value) - mean) / deviation) as f32;
                 }
             }
-        });
-        rows
+            Ok(())
+        })?;
+        Ok(rows)
     }
 
-    /// All features of a task, standardised; its initial head is turned accordingly.
+    /// What is trained and validated on, standardised; the initial head is turned accordingly.
     ///
     /// # Errors
-    /// None that a valid task could cause: those of [`LinearHead`].
-    pub(super) fn apply<'a>(&self, task: &TrainingTask<'a>) -> Result<Standardized<'a>> {
+    /// [`Error::Interrupted`] if the observer asks for it.
+    pub(super) fn apply<'a>(&self, task: &'a TrainingTask<'_>, observer: &dyn Observer) -> Result<Standardized<'a>> {
+        let train = task.train().features();
+        let views = task.views().iter().map(|view| self.rows(view.view(), observer));
+        let validation = task.validation().map(|rows| -> Result<_> {
+            let features = self.rows(rows.features(), observer)?;
+            Ok((features, rows.labels()))
+        });
         Ok(Standardized {
             classes: task.classes(),
-            train: self.rows(task.train().features()),
+            train: if task.views().is_empty() {
+                CowArray::from(self.rows(train, observer)?)
+            } else {
+                CowArray::from(train)
+            },
             labels: task.train().labels(),
             sample_weights: task.sample_weights(),
-            views: task.views().iter().map(|view| self.rows(view.view())).collect(),
-            validation: task
-                .validation()
-                .map(|validation| (self.rows(validation.features()), validation.labels())),
+            views: views.collect::<Result<_>>()?,
+            validation: validation.transpose()?,
             initial: task.initial_head().map(|head| self.unfold(head)).transpose()?,
             order: task.order(),
         })
@@ -162,7 +180,7 @@ impl Standardized<'_> {
     /// The task on these features.
     ///
     /// # Errors
-    /// [`Error::Examples`](crate::Error::Examples) if a standardised feature is too large for f32.
+    /// [`Error::Examples`] if a standardised feature is too large for f32.
     pub(super) fn task(&self) -> Result<TrainingTask<'_>> {
         let mut task = TrainingTask::new(self.classes, Examples::new(self.train.view(), self.labels)?)?;
         if let Some(weights) = self.sample_weights {
@@ -185,31 +203,36 @@ impl Standardized<'_> {
 }
 
 /// The sum over all rows of `of(column, feature)`, for each feature; block after block, whatever the threads.
-fn sums(matrices: &[ArrayView2<'_, f32>], of: impl Fn(usize, f64) -> f64 + Sync) -> Vec<f64> {
+fn sums(
+    matrices: &[ArrayView2<'_, f32>],
+    observer: &dyn Observer,
+    of: impl Fn(usize, f64) -> f64 + Sync,
+) -> Result<Vec<f64>> {
     let dim = matrices[0].ncols();
     let blocks: Vec<_> = matrices
         .iter()
         .flat_map(|matrix| matrix.axis_chunks_iter(Axis(0), ROWS))
         .collect();
-    let parts: Vec<Vec<f64>> = blocks
-        .par_iter()
-        .map(|block| {
-            let mut sums = vec![0.0; dim];
-            for row in block.rows() {
-                for (column, (sum, &value)) in sums.iter_mut().zip(row).enumerate() {
-                    *sum += of(column, f64::from(value));
-                }
+    let parts = blocks.par_iter().map(|block| {
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let mut sums = vec![0.0; dim];
+        for row in block.rows() {
+            for (column, (sum, &value)) in sums.iter_mut().zip(row).enumerate() {
+                *sum += of(column, f64::from(value));
             }
-            sums
-        })
-        .collect();
+        }
+        Ok(sums)
+    });
+    let parts = parts.collect::<Result<Vec<_>>>()?;
     let mut total = vec![0.0; dim];
     for part in &parts {
         for (total, sum) in total.iter_mut().zip(part) {
             *total += sum;
         }
     }
-    total
+    Ok(total)
 }
 
 #[cfg(test)]
@@ -228,9 +251,9 @@ mod tests {
         let mut features = features.mapv(|value| value * 30.0 + 1000.0);
         features.column_mut(2).fill(0.1);
         let task = TrainingTask::new(3, Examples::new(features.view(), &labels).unwrap()).unwrap();
-        let standardizer = Standardizer::of(&task);
+        let standardizer = Standardizer::of(&task, &Quiet).unwrap();
         assert_eq!(standardizer.deviation[2], 1.0);
-        let standardized = standardizer.apply(&task).unwrap();
+        let standardized = standardizer.apply(&task, &Quiet).unwrap();
         for (number, column) in standardized
             .task()
             .unwrap()
@@ -259,8 +282,8 @@ mod tests {
             .unwrap()
             .with_initial_head(initial.clone())
             .unwrap();
-        let standardizer = Standardizer::of(&task);
-        let standardized = standardizer.apply(&task).unwrap();
+        let standardizer = Standardizer::of(&task, &Quiet).unwrap();
+        let standardized = standardizer.apply(&task, &Quiet).unwrap();
         let turned = standardized.task().unwrap();
         let near = |a: &LinearHead, x: ArrayView2<'_, f32>, b: &LinearHead, y: ArrayView2<'_, f32>| {
             let difference = a.logits(x).unwrap() - b.logits(y).unwrap();
@@ -324,11 +347,12 @@ mod tests {
         let views = array![[0_f32], [4.0]];
         let task = TrainingTask::new(2, Examples::new(x.view(), &[0, 1]).unwrap()).unwrap();
         let task = task.with_views(vec![views.view(), views.view()]).unwrap();
-        let standardizer = Standardizer::of(&task);
+        let standardizer = Standardizer::of(&task, &Quiet).unwrap();
         assert_eq!((standardizer.mean[0], standardizer.deviation[0]), (2.0, 2.0));
-        let standardized = standardizer.apply(&task).unwrap();
+        let standardized = standardizer.apply(&task, &Quiet).unwrap();
         let turned = standardized.task().unwrap();
         assert_eq!(turned.views()[1], array![[-1_f32], [1.0]]);
-        assert_eq!(turned.train().features(), array![[-0.5_f32], [-0.5]]);
+        // Nobody trains on these: they are not copied.
+        assert_eq!(turned.train().features().as_ptr(), x.as_ptr());
     }
 }

@@ -28,6 +28,7 @@ pub use calibration::{BINS, CalibrationBin, ProbabilityScores};
 pub use confusion::{Average, ClassReport};
 pub use interval::wilson;
 pub use ranking::TopK;
+pub(crate) use temperature::fit_temperature_watched;
 pub use temperature::{Fitted, TemperatureFit, fit_temperature};
 
 use confusion::Confusion;

@@ -6,8 +6,8 @@ use ndarray::ArrayView2;
 use serde::Serialize;
 
 use super::check;
-use crate::Result;
 use crate::head::{TEMPERATURES, softmax_row_at};
+use crate::{Error, Observer, Quiet, Result};
 
 /// Temperatures that are looked at.
 const RANGE: [f64; 2] = [*TEMPERATURES.start(), *TEMPERATURES.end()];
@@ -39,10 +39,10 @@ pub enum Fitted {
     /// Every row is classified correctly, so the loss falls for ever as the temperature does, and nothing says where
     /// probabilities should stop on their way to 1: the temperature stays 1.
     NoMistakes,
-    /// The minimum lies below the range that is looked at: the temperature is its lower end, 0.01.
+    /// The minimum lies below the range that is looked at: the temperature is its lower end.
     LowerEnd,
     /// The minimum lies above the range that is looked at, or nowhere because the logits tell less than chance: the
-    /// temperature is its upper end, 100, which makes all classes nearly alike.
+    /// temperature is its upper end.
     UpperEnd,
 }
 
@@ -55,25 +55,37 @@ impl Fitted {
             Self::NoMistakes => Some(
                 "no validation picture is classified wrongly, so there is nothing to calibrate by: the temperature is 1",
             ),
-            Self::LowerEnd => Some("probabilities are far too low: the temperature is at its lower bound, 0.01"),
+            Self::LowerEnd => Some("probabilities are far too low: the temperature is at its lower bound"),
             Self::UpperEnd => Some(
                 "the head is far too sure of itself, or no better than chance on the validation pictures: the temperature is at its \
-                 upper bound, 100",
+                 upper bound",
             ),
         }
     }
 }
 
-/// Finds the temperature `T` in `0.01..=100` that minimises the mean log-loss of `logits / T` (`[n, classes]`, f32 or f64).
+/// Finds the temperature `T` that a head may have which minimises the mean log-loss of `logits / T` (`[n, classes]`, f32 or f64).
 ///
 /// The loss is convex in `1/T`, so its derivative `mean(Σ p·z - z[label])` has one zero, which Newton's method finds;
 /// where a step would leave the interval that is known to hold the zero, that is bisected instead. See [`Fitted`] for
 /// rows whose loss has no minimum. To be fitted on rows that the head was not trained on.
 ///
 /// # Errors
-/// [`Error::Examples`](crate::Error::Examples) if there is no row, the numbers of rows differ, a label is not below the
+/// [`Error::Examples`] if there is no row, the numbers of rows differ, a label is not below the
 /// number of classes, or a logit is infinite or NaN.
 pub fn fit_temperature<T: Copy + Into<f64>>(logits: ArrayView2<'_, T>, labels: &[usize]) -> Result<TemperatureFit> {
+    fit_temperature_watched(logits, labels, &Quiet)
+}
+
+/// The same for many rows, of many classes: these take seconds.
+///
+/// # Errors
+/// Those of [`fit_temperature`], and [`Error::Interrupted`] if the observer asks for it.
+pub(crate) fn fit_temperature_watched<T: Copy + Into<f64>>(
+    logits: ArrayView2<'_, T>,
+    labels: &[usize],
+    observer: &dyn Observer,
+) -> Result<TemperatureFit> {
     check(logits, labels)?;
     let logits = logits.mapv(Into::into);
     let logits = logits.as_standard_layout();
@@ -82,34 +94,30 @@ pub fn fit_temperature<T: Copy + Into<f64>>(logits: ArrayView2<'_, T>, labels: &
         .into_iter()
         .map(|row| row.to_slice().expect("the layout was made standard"))
         .collect();
-    let at = |inverse: f64| Derivatives::of(&rows, labels, inverse);
-    let loss_before = at(1.0).loss;
-    let ended = |inverse: f64, fitted: Fitted| TemperatureFit {
-        temperature: 1.0 / inverse,
-        fitted,
-        loss_before,
-        loss_after: at(inverse).loss,
+    let at = |inverse: f64| Derivatives::of(&rows, labels, inverse, observer);
+    let loss_before = at(1.0)?.loss;
+    let ended = |temperature: f64, fitted: Fitted| -> Result<TemperatureFit> {
+        Ok(TemperatureFit {
+            temperature,
+            fitted,
+            loss_before,
+            loss_after: at(1.0 / temperature)?.loss,
+        })
     };
     let is_largest = |(row, &label): (&&[f64], &usize)| row.iter().all(|&logit| logit <= row[label]);
     if rows.iter().zip(labels).all(is_largest) {
-        return Ok(ended(1.0, Fitted::NoMistakes));
+        return ended(1.0, Fitted::NoMistakes);
     }
     let [mut low, mut high] = [1.0 / RANGE[1], 1.0 / RANGE[0]];
-    if at(low).first >= 0.0 {
-        return Ok(TemperatureFit {
-            temperature: RANGE[1],
-            ..ended(low, Fitted::UpperEnd)
-        });
+    if at(low)?.first >= 0.0 {
+        return ended(RANGE[1], Fitted::UpperEnd);
     }
-    if at(high).first <= 0.0 {
-        return Ok(TemperatureFit {
-            temperature: RANGE[0],
-            ..ended(high, Fitted::LowerEnd)
-        });
+    if at(high)?.first <= 0.0 {
+        return ended(RANGE[0], Fitted::LowerEnd);
     }
     let mut inverse = 1.0;
     for _ in 0..STEPS {
-        let here = at(inverse);
+        let here = at(inverse)?;
         if here.first < 0.0 {
             low = inverse;
         } else {
@@ -128,7 +136,7 @@ pub fn fit_temperature<T: Copy + Into<f64>>(logits: ArrayView2<'_, T>, labels: &
             break;
         }
     }
-    Ok(ended(inverse, Fitted::Minimum))
+    ended(1.0 / inverse, Fitted::Minimum)
 }
 
 /// The mean loss of `inverse·z` and its first two derivatives by `inverse`.
@@ -139,7 +147,7 @@ struct Derivatives {
 }
 
 impl Derivatives {
-    fn of(rows: &[&[f64]], labels: &[usize], inverse: f64) -> Self {
+    fn of(rows: &[&[f64]], labels: &[usize], inverse: f64, observer: &dyn Observer) -> Result<Self> {
         let mut sum = Self {
             loss: 0.0,
             first: 0.0,
@@ -147,6 +155,9 @@ impl Derivatives {
         };
         let mut probabilities = Vec::new();
         for (row, &label) in rows.iter().zip(labels) {
+            if observer.interrupted() {
+                return Err(Error::Interrupted);
+            }
             let logs = softmax_row_at(row, 1.0 / inverse, &mut probabilities);
             // Relative to the label's logit, so that logits that are large together cost no digits.
             let (mut mean, mut square) = (0.0, 0.0);
@@ -160,17 +171,19 @@ impl Derivatives {
             sum.second += square - mean * mean;
         }
         let count = rows.len() as f64;
-        Self {
+        Ok(Self {
             loss: sum.loss / count,
             first: sum.first / count,
             second: sum.second / count,
-        }
+        })
     }
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use ndarray::{Array2, array};
 
     use super::*;
@@ -231,11 +244,11 @@ mod tests {
         let fit = fit_temperature(level.view(), &[0, 1]).unwrap();
         assert_eq!((fit.temperature, fit.fitted), (1.0, Fitted::NoMistakes));
         let fit = fit_temperature(right.view(), &[1, 0]).unwrap();
-        assert_eq!((fit.temperature, fit.fitted), (100.0, Fitted::UpperEnd));
+        assert_eq!((fit.temperature, fit.fitted), (RANGE[1], Fitted::UpperEnd));
         assert!(fit.loss_after < fit.loss_before);
-        let (faint, labels) = problem(1e-4);
+        let (faint, labels) = problem(1e-3 * RANGE[0]);
         let fit = fit_temperature(faint.view(), &labels).unwrap();
-        assert_eq!((fit.temperature, fit.fitted), (0.01, Fitted::LowerEnd));
+        assert_eq!((fit.temperature, fit.fitted), (RANGE[0], Fitted::LowerEnd));
         assert!(fit.loss_after < fit.loss_before);
     }
 
@@ -246,6 +259,36 @@ mod tests {
         let fit = fit_temperature(logits.view(), &[0; 100]).unwrap();
         assert_eq!(fit.fitted, Fitted::Minimum);
         assert!(fit.temperature > 10.0 && fit.loss_after < fit.loss_before, "{fit:?}");
+    }
+
+    #[test]
+    fn an_end_of_the_range_is_told() {
+        for (fitted, words) in [
+            (Fitted::LowerEnd, "lower bound"),
+            (Fitted::UpperEnd, "upper bound"),
+            (Fitted::NoMistakes, "nothing to calibrate by"),
+        ] {
+            assert!(fitted.note().unwrap().contains(words), "{fitted:?}");
+        }
+        assert_eq!(Fitted::Minimum.note(), None);
+    }
+
+    #[test]
+    fn an_interruption_ends_the_search_wherever_it_is() {
+        /// Asks for an end after it was asked so often.
+        struct Countdown(AtomicUsize);
+        impl Observer for Countdown {
+            fn interrupted(&self) -> bool {
+                self.0.fetch_sub(1, Ordering::Relaxed) == 0
+            }
+        }
+        let (logits, labels) = problem(1.0);
+        // Of 60 rows: within the first evaluation, in those of the ends, on the way.
+        for after in [0, 59, 130, 250] {
+            let stop = Countdown(AtomicUsize::new(after));
+            let ended = fit_temperature_watched(logits.view(), &labels, &stop);
+            assert!(matches!(ended, Err(Error::Interrupted)), "{after}");
+        }
     }
 
     #[test]

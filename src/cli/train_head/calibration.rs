@@ -7,7 +7,7 @@ use super::Job;
 use crate::error::Result;
 use crate::features::LabelledFeatures;
 use crate::head::LinearHead;
-use crate::metrics::{Fitted, TemperatureFit, fit_temperature};
+use crate::metrics::{Fitted, TemperatureFit, fit_temperature_watched};
 use crate::observer::Observer;
 
 /// How a head came to its temperature.
@@ -39,7 +39,7 @@ impl Calibration {
             return Ok(Self::NoValidation);
         }
         let logits = head.logits(features.val.view())?;
-        fit_temperature(logits.view(), &features.val.labels).map(Self::Fitted)
+        fit_temperature_watched(logits.view(), &features.val.labels, &job.context.observer).map(Self::Fitted)
     }
 
     pub(super) fn temperature(&self) -> f64 {

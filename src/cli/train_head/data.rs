@@ -115,7 +115,7 @@ pub(super) fn cross_validation_of(folding: Folding, validated: &CrossValidation)
 }
 
 /// What a run tells of its head: that of the head's file, and all numbers on the validation pictures.
-pub(super) fn metrics_of_run(features: &LabelledFeatures, head: &HeadFile) -> Result<serde_json::Value> {
+pub(super) fn metrics_of_run(features: &LabelledFeatures, head: &HeadFile) -> Result<Value> {
     let mut metrics = head.meta.metrics.clone();
     if !features.val.labels.is_empty() {
         let logits = head.head.logits(features.val.view())?;
@@ -126,7 +126,7 @@ pub(super) fn metrics_of_run(features: &LabelledFeatures, head: &HeadFile) -> Re
     Ok(metrics)
 }
 
-fn metrics_of(best: &EpochRecord, features: &LabelledFeatures) -> serde_json::Value {
+fn metrics_of(best: &EpochRecord, features: &LabelledFeatures) -> Value {
     let val_images = features.val.labels.len();
     json!({
         "best_epoch": best.epoch,

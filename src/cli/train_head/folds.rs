@@ -5,7 +5,6 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use ndarray::Axis;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
 use super::super::output::{Ending, Result};
@@ -20,13 +19,12 @@ use super::{Job, task_of};
 use crate::dataset::{assign_folds, thin_classes};
 use crate::error::Error;
 use crate::features::{LabelledFeatures, PooledFeatures, pooled_features};
-use crate::head::{Examples, Schedule, Score, Solver, Training, TrainingTask, ValidRecipe, train_all};
+use crate::head::{
+    Examples, Load, Schedule, Score, Solver, Training, TrainingTask, ValidRecipe, side_by_side, train_all,
+};
 use crate::observer::{Observer, Unit};
 use crate::runs::FOLDS;
 use crate::sweep::{CrossValidation, Leaderboard, Outcome};
-
-/// Folds are trained side by side as long as their features together take no more bytes than this.
-const SIDE_BY_SIDE_BYTES: usize = 1 << 30;
 
 /// `--folds`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +162,11 @@ fn validate(
     let results = Mutex::new(results);
     let observer = &job.context.observer;
     observer.begin("training", Some((recipes.len() * places.len()) as u64), Unit::Heads);
-    let run = |&(repeat, fold): &(usize, usize)| -> Result<(), Error> {
+    let run = |(repeat, fold): (usize, usize)| -> Result<(), Error> {
+        // Copying the features is work too.
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
         let assigned = &assignments.of_repeats[repeat];
         let rows = |wanted: bool| -> Vec<usize> {
             let all = (0..assigned.len()).filter(|row| (assigned[*row] == Some(fold)) == wanted);
@@ -191,14 +193,19 @@ fn validate(
         });
         Ok(())
     };
-    let bytes = features.train.features.len() * (1 + features.train_views.len()) * size_of::<f32>() * places.len();
-    let ran = if bytes <= SIDE_BY_SIDE_BYTES {
-        places.par_iter().try_for_each(run)
-    } else {
-        places.iter().try_for_each(run)
-    };
+    let failed = Mutex::new(None);
+    let (pictures, dim) = features.train.features.dim();
+    let rows = pictures * (1 + features.train_views.len());
+    let load = Load::of(recipes, rows, dim, features.classes.len());
+    side_by_side(places.len(), load.at_once(rayon::current_num_threads()), &|place| {
+        if let Err(error) = run(places[place]) {
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    });
     observer.end();
-    ran?;
+    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     let of_recipe = |scores: Vec<Option<Result<FoldScore, Error>>>| {
         let scores = scores.into_iter().map(|score| score.expect("every training ends"));
