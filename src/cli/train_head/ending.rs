@@ -76,7 +76,7 @@ pub(super) fn finish(
         };
         return Ok(run.watch(Err(error))?);
     };
-    let seconds = job.start.elapsed().as_secs_f64();
+    let seconds = job.watch.seconds();
     let kept_run = keep_run(
         job,
         features,

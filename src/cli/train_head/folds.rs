@@ -77,7 +77,8 @@ pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, folds: &Folds) -> Resul
     };
     let (mut run, config) = job.begin_run(features, job.recipe_of_run(&recipes))?;
     run.attach(FOLDS, &fold_file::text(&pooled, &assignments.of_repeats)?);
-    let outcomes = run.watch(validate(job, features, &recipes, &assignments))?;
+    let outcomes = job.watch.training(|| validate(job, features, &recipes, &assignments));
+    let outcomes = run.watch(outcomes)?;
     let entries = plan.combinations.iter().zip(outcomes).enumerate();
     let entries = entries.map(|(number, (combination, scores))| {
         // A configuration of which a fold is missing was not tried.
@@ -89,7 +90,7 @@ pub(super) fn cross_validate(job: &Job<'_>, plan: &Plan, folds: &Folds) -> Resul
         many::entry(number, combination, outcome)
     });
     let board = Leaderboard::new(plan.axes.clone(), entries.collect());
-    let kept = match train_best(job, features, &recipes, &board) {
+    let kept = match job.watch.training(|| train_best(job, features, &recipes, &board)) {
         // What was learnt of a sweep's configurations is told all the same.
         Err(Error::Interrupted) if job.sweep.is_some() => Vec::new(),
         kept => run.watch(kept)?,

@@ -240,7 +240,7 @@ pub(super) fn sweep(job: &Job<'_>, plan: &Plan) -> Result<Ending> {
     let outcomes: Mutex<Vec<Option<Result<Outcome, Error>>>> = Mutex::new(recipes.iter().map(|_| None).collect());
     let observer = &job.context.observer;
     observer.begin("training", Some(recipes.len() as u64), Unit::Heads);
-    train_all(&recipes, &task, observer, &|number, trained| {
+    let on_trained = |number: usize, trained: Result<Training, Error>| {
         let outcome = trained.map(|training| {
             let outcome = Outcome::Trained(standing(job, &training, &features));
             kept.offer(number, &outcome, training);
@@ -248,7 +248,8 @@ pub(super) fn sweep(job: &Job<'_>, plan: &Plan) -> Result<Ending> {
         });
         outcomes.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(outcome);
         observer.advance(1);
-    });
+    };
+    job.watch.training(|| train_all(&recipes, &task, observer, &on_trained));
     observer.end();
     let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let entries = plan.combinations.iter().zip(outcomes).enumerate();

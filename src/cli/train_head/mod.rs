@@ -14,12 +14,12 @@ mod plan;
 mod report;
 mod single;
 mod start;
+mod stopwatch;
 mod suggest;
 mod values;
 mod weights;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use clap::Args;
 use serde_json::Value;
@@ -38,6 +38,7 @@ use arguments::TrainingArguments;
 use many::ManyArguments;
 use plan::Plan;
 use start::{Folds, Start};
+use stopwatch::Stopwatch;
 
 #[derive(Debug, Args)]
 #[command(after_help = many::HELP)]
@@ -81,7 +82,7 @@ struct Job<'a> {
     /// The run whose pictures must be those of now.
     repeated: Option<&'a Run>,
     context: &'a Context,
-    start: Instant,
+    watch: Stopwatch,
 }
 
 impl Job<'_> {
@@ -124,7 +125,7 @@ fn task_of(features: &LabelledFeatures) -> Result<TrainingTask<'_>, Error> {
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     catch_interrupts();
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let Arguments {
         dataset,
         output,
@@ -167,7 +168,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         keep: &keep,
         repeated: from.repeated.as_ref(),
         context,
-        start,
+        watch,
     };
     match job.folds {
         Some(folds) => folds::cross_validate(&job, &plan, folds),

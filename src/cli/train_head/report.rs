@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::super::output::{Result, counted, print_json};
 use super::calibration::Calibration;
 use super::data::{interval, interval_text};
+use super::stopwatch::Seconds;
+use super::stopwatch::Seconds;
 use crate::dataset::Problems;
 use crate::features::LabelledFeatures;
 use crate::head::{Convergence, EpochRecord, Recipe, Solver, Training};
@@ -34,7 +36,8 @@ pub(super) struct Report<'a> {
     calibration: Value,
     /// The folder of the run, where it is kept.
     run: Option<PathBuf>,
-    seconds: f64,
+    #[serde(flatten)]
+    seconds: Seconds,
     classes: &'a [String],
     space: String,
     train_images: usize,
@@ -138,7 +141,7 @@ impl<'a> Report<'a> {
         trained: &'a Training,
         calibration: Calibration,
         run: Option<PathBuf>,
-        seconds: f64,
+        seconds: Seconds,
     ) -> Self {
         let best = trained.best();
         let (train_images, val_images) = (features.train.labels.len(), features.val.labels.len());
@@ -204,8 +207,8 @@ impl<'a> Report<'a> {
         writeln!(
             out,
             "Training complete in {:.0}m {:.0}s",
-            (self.seconds / 60.0).floor(),
-            self.seconds % 60.0
+            (self.seconds.all / 60.0).floor(),
+            self.seconds.all % 60.0
         )?;
         if let (Some(accuracy), Some(interval)) = (self.val_accuracy, self.val_accuracy_interval) {
             let interval = interval_text(interval);

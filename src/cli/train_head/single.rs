@@ -25,12 +25,15 @@ pub(super) fn train(job: &Job<'_>, combination: &Combination) -> Result<Ending> 
 
     let mut out = std::io::stdout().lock();
     let mut printed = Ok(());
-    let trained = run.watch(recipe.train(&task, &context.observer, &mut |record| {
-        if !context.json && printed.is_ok() {
-            printed = print_epoch(&mut out, record, recipe.recipe());
-        }
-    }))?;
-    let seconds = job.start.elapsed().as_secs_f64();
+    let trained = job.watch.training(|| {
+        recipe.train(&task, &context.observer, &mut |record| {
+            if !context.json && printed.is_ok() {
+                printed = print_epoch(&mut out, record, recipe.recipe());
+            }
+        })
+    });
+    let trained = run.watch(trained)?;
+    let seconds = job.watch.seconds();
     if let Some(note) = trained
         .convergence
         .as_ref()
