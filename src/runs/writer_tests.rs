@@ -38,7 +38,8 @@ fn space() -> FeatureSpace {
 
 fn data() -> DataFingerprint {
     let classes = ["ant".to_owned(), "bee".to_owned()];
-    DataFingerprint::of(&classes, [(RowKey::plain([1; 32]), 0, Split::Train)])
+    let row = |content: u8, split| (RowKey::plain([content; 32]), 0, split);
+    DataFingerprint::of(&classes, [row(1, Split::Train), row(2, Split::Val)])
 }
 
 /// A writer in `root` of a run with these options.
