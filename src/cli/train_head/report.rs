@@ -10,7 +10,6 @@ use super::super::output::{Result, counted, print_json};
 use super::calibration::Calibration;
 use super::data::{interval, interval_text};
 use super::stopwatch::Seconds;
-use super::stopwatch::Seconds;
 use crate::dataset::Problems;
 use crate::features::LabelledFeatures;
 use crate::head::{Convergence, EpochRecord, Recipe, Solver, Training};
