@@ -120,12 +120,17 @@ fn logits_of_rows<const R: usize>(
     }
 }
 
-/// Writes the logits of `rows`: `x · Wᵀ + b`, `weight` being `[classes, dim]`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn logits(weight: &[f32], bias: &[f32], rows: &[&[f32]], logits: &mut [f32], strides: Strides) {
+/// `WIDE`: four rows and four classes together, which need 16 of the 32 registers that only AVX-512 has.
+#[inline(always)]
+fn logits_anywhere<const WIDE: bool>(
+    weight: &[f32],
+    bias: &[f32],
+    rows: &[&[f32]],
+    logits: &mut [f32],
+    strides: Strides,
+) {
     let mut done = 0;
-    // Four rows and four classes need 16 of the 32 registers that only AVX-512 has.
-    if target_cfg_f!(target_feature = "avx512f") {
+    if WIDE {
         for four in rows.as_chunks::<4>().0 {
             logits_of_rows(weight, bias, (four, done), logits, strides);
             done += 4;
@@ -139,6 +144,13 @@ pub(super) fn logits(weight: &[f32], bias: &[f32], rows: &[&[f32]], logits: &mut
     if let [row] = single {
         logits_of_rows(weight, bias, (&[*row], done), logits, strides);
     }
+}
+
+/// Writes the logits of `rows`: `x · Wᵀ + b`, `weight` being `[classes, dim]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn logits(weight: &[f32], bias: &[f32], rows: &[&[f32]], logits: &mut [f32], strides: Strides) {
+    const WIDE: bool = target_cfg_f!(target_feature = "avx512f");
+    logits_anywhere::<WIDE>(weight, bias, rows, logits, strides);
 }
 
 /// What a gradient is formed of: the residuals of a class every `stride` numbers, and rows.
@@ -212,10 +224,14 @@ fn gradient_columns<const V: usize>(
     }
 }
 
-/// Writes the gradient `Σ residual·row` of each class's weights, the rows one after another: `gradient` is `[classes, dim]`,
-/// and `residuals` has those of a class every `stride` numbers.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn gradient(gradient: &mut [f32], dim: usize, residuals: &[f32], stride: usize, rows: &[&[f32]]) {
+#[inline(always)]
+fn gradient_anywhere<const WIDE: bool>(
+    gradient: &mut [f32],
+    dim: usize,
+    residuals: &[f32],
+    stride: usize,
+    rows: &[&[f32]],
+) {
     for (pass, rows) in rows.chunks(PASS).enumerate() {
         let residuals = &residuals[pass * PASS..];
         let products = Products {
@@ -224,7 +240,7 @@ pub(super) fn gradient(gradient: &mut [f32], dim: usize, residuals: &[f32], stri
             rows,
         };
         let (mut column, add) = (0, pass > 0);
-        if target_cfg_f!(target_feature = "avx512f") {
+        if WIDE {
             while column + 4 * LANES <= dim {
                 gradient_columns::<4>(gradient, dim, column, products, add);
                 column += 4 * LANES;
@@ -243,6 +259,14 @@ pub(super) fn gradient(gradient: &mut [f32], dim: usize, residuals: &[f32], stri
             }
         }
     }
+}
+
+/// Writes the gradient `Σ residual·row` of each class's weights, the rows one after another: `gradient` is `[classes, dim]`,
+/// and `residuals` has those of a class every `stride` numbers.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn gradient(gradient: &mut [f32], dim: usize, residuals: &[f32], stride: usize, rows: &[&[f32]]) {
+    const WIDE: bool = target_cfg_f!(target_feature = "avx512f");
+    gradient_anywhere::<WIDE>(gradient, dim, residuals, stride, rows);
 }
 
 #[inline(always)]

@@ -102,3 +102,31 @@ fn powers_by_squaring() {
         );
     }
 }
+
+#[test]
+fn velocities_that_fade_away_become_0_before_they_are_subnormal() {
+    let step = Step::Sgd(steps()[0]);
+    let before = [1e-29, -1e-29, 1e-31, -1e-31, 1e-40, 0.0, f32::INFINITY];
+    let mut velocity = before;
+    step.tidy(&mut velocity, TIDY_EVERY - 1);
+    assert_eq!(velocity, before);
+    step.tidy(&mut velocity, TIDY_EVERY);
+    assert_eq!(velocity, [1e-29, -1e-29, 0.0, 0.0, 0.0, 0.0, f32::INFINITY]);
+    let mut undefined = [f32::NAN];
+    step.tidy(&mut undefined, TIDY_EVERY);
+    assert!(undefined[0].is_nan(), "a training that went wrong must be seen");
+}
+
+#[test]
+fn adamw_remembers_nothing_subnormal() {
+    let rates = Rates {
+        learning_rate: 0.01,
+        momentum: 0.9,
+    };
+    let step = Step::new(&Descent::adamw(), rates, 5);
+    let (mut weight, mut mean, mut square) = ([0.5; 3], [1e-30, 1e-3, 0.0], [1e-36, 1e-6, 0.0]);
+    step.apply(&mut weight, &mut mean, &mut square, &[1e-20, 1e-3, 1e-17]);
+    assert_eq!((mean[0], square[0]), (0.0, 0.0));
+    assert!(mean[1] > 0.0 && square[1] > 0.0 && mean[2] > 0.0 && square[2] > 0.0);
+    assert!(weight[1] < 0.5, "{weight:?}");
+}
