@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::features::LabelledFeatures;
 use crate::head::LinearHead;
 use crate::metrics::{Fitted, TemperatureFit, fit_temperature_watched};
-use crate::observer::Observer;
+use crate::observer::{Observer, Quiet};
 
 /// How a head came to its temperature.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,7 +39,12 @@ impl Calibration {
             return Ok(Self::NoValidation);
         }
         let logits = head.logits(features.val.view())?;
-        fit_temperature_watched(logits.view(), &features.val.labels, &job.context.observer).map(Self::Fitted)
+        // After Ctrl-C what was trained is still to be saved, with its temperature.
+        let observer: &dyn Observer = match job.context.observer.interrupted() {
+            true => &Quiet,
+            false => &job.context.observer,
+        };
+        fit_temperature_watched(logits.view(), &features.val.labels, observer).map(Self::Fitted)
     }
 
     pub(super) fn temperature(&self) -> f64 {

@@ -25,3 +25,23 @@ fn every_instruction_set_gives_the_same_bits() {
         }
     }
 }
+
+#[test]
+fn residuals_too_small_to_move_a_weight_are_0() {
+    let criterion = Criterion::of(vec![1.0; 4], 0.0);
+    let (mut softmax, mut targets) = (Softmax::default(), Targets::default());
+    let stride = Softmax::stride(1);
+    let mut logits = vec![0.0; 4 * stride];
+    for (class, logit) in [0.0, -60.0, -75.0, -100.0].into_iter().enumerate() {
+        logits[class * stride] = logit;
+    }
+    softmax.of(&logits, stride);
+    targets.reset(4, stride, false);
+    targets.set(0, &criterion, &[0], &[], 1.0);
+    let mut residuals = vec![f32::NAN; 4 * stride];
+    targets.residuals(&softmax, &mut residuals);
+    let of = |class: usize| residuals[class * stride];
+    // e⁻⁶⁰ is 8.8e-27; e⁻⁷⁵ 2.7e-33, which times a feature may be subnormal; e⁻¹⁰⁰ is subnormal itself.
+    assert!((of(1) / (-60.0_f32).exp() - 1.0).abs() < 1e-5, "{}", of(1));
+    assert_eq!((of(2), of(3)), (0.0, 0.0));
+}
