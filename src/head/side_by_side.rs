@@ -140,6 +140,12 @@ mod tests {
         let (under_way, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let work = |_| {
             most.fetch_max(1 + under_way.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+            let threads = rayon::current_num_threads();
+            assert_eq!(
+                Share::of(threads).threads,
+                threads,
+                "what is busy elsewhere is no matter here"
+            );
             let inner = Mutex::new(0);
             // Heads within a fold: as many as its pool has threads.
             side_by_side(6, 6, &|_| {
