@@ -131,34 +131,25 @@ impl Lbfgs {
             };
             recipe.check()?;
         }
+        let walk = |task: &TrainingTask<'_>| -> Result<Vec<Training>> {
+            let mut objective = pose(self, recipe, task, observer)?;
+            let mut at = start(task, &objective);
+            let mut trainings = Vec::with_capacity(c.len());
+            for &c in c {
+                let options = Self { c, ..*self };
+                objective.set_c(c);
+                let solution = minimise(&objective, &at, &options, observer)?;
+                at = solution.parameters.clone();
+                trainings.push(finish(&options, task, &objective, solution, observer, &mut |_| ())?);
+            }
+            Ok(trainings)
+        };
         if !recipe.standardize {
-            return self.walk(c, recipe, task, observer);
+            return walk(task);
         }
         standardize::with_standardized(task, observer, |turned, fold| {
-            let trainings = self.walk(c, recipe, turned, observer)?;
-            trainings.into_iter().map(fold).collect()
+            walk(turned)?.into_iter().map(fold).collect()
         })?
-    }
-
-    /// Goes from solution to solution on the features as they are given.
-    fn walk(
-        &self,
-        c: &[f64],
-        recipe: &Recipe,
-        task: &TrainingTask<'_>,
-        observer: &dyn Observer,
-    ) -> Result<Vec<Training>> {
-        let mut objective = pose(self, recipe, task, observer)?;
-        let mut at = start(task, &objective);
-        let mut trainings = Vec::with_capacity(c.len());
-        for &c in c {
-            let options = Self { c, ..*self };
-            objective.set_c(c);
-            let solution = minimise(&objective, &at, &options, observer)?;
-            at = solution.parameters.clone();
-            trainings.push(finish(&options, task, &objective, solution, observer, &mut |_| ())?);
-        }
-        Ok(trainings)
     }
 }
 

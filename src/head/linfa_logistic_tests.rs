@@ -237,15 +237,17 @@ fn what_ends_too_early_is_no_optimum_and_counts_its_iterations() {
 fn an_interruption_is_heard_before_during_and_after_the_rehearsal() {
     let (features, labels) = made(ROWS, 12, 4);
     let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
-    let recipe = linfa(1.0).check().unwrap();
+    let objective = Objective::new(&task, &[1.0; ROWS], 0.0, 1.0).unwrap();
     let asked = Countdown::new(usize::MAX);
-    recipe.train(&task, &asked, &mut |_| ()).unwrap();
-    let all = asked.asked();
-    assert!(all > 50, "{all}");
-    for after in [0, 1, all / 4, all / 2, 3 * all / 4, all - 3] {
+    let rehearsed = Scaled::new(&objective, &asked).rehearse(&Lbfgs::default()).unwrap();
+    let whole = asked.asked();
+    assert!(rehearsed.is_ok() && whole > 50, "{whole}");
+    let recipe = linfa(1.0).check().unwrap();
+    // Once before it, then: the rows' copy, the wait, the check.
+    for after in [0, 1, whole / 2, whole, whole + 1, whole + 2, whole + 3] {
         let stop = Countdown::new(after);
         let ended = recipe.train(&task, &stop, &mut |_| ());
-        assert!(matches!(ended, Err(Error::Interrupted)), "{after} of {all}");
+        assert!(matches!(ended, Err(Error::Interrupted)), "{after} of {whole}");
         // Each thread may be at a block of rows.
         assert!(stop.asked() <= after + 20, "{after}: {}", stop.asked());
     }

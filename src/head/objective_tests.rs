@@ -270,3 +270,18 @@ fn the_curvature_is_the_second_difference_averaged_over_classes() {
         assert!((mean / at_column - 1.0).abs() < 1e-5, "{column}: {mean} {at_column}");
     }
 }
+
+#[test]
+fn an_interruption_is_heard_between_blocks_of_rows() {
+    let (features, labels) = made(12 * BLOCK, 3, 2);
+    let task = TrainingTask::new(2, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    let objective = Objective::new(&task, &vec![1.0; 12 * BLOCK], 0.0, 1.0).unwrap();
+    let at = objective.parameters_of(&LinearHead::uniform(2, 3, 0).unwrap());
+    for products in [Products::Single, Products::Double] {
+        for (after, ends) in [(0, true), (11, true), (12, false)] {
+            let stop = Countdown::new(after);
+            let ended = objective.evaluate(&at, products, &stop);
+            assert_eq!(matches!(ended, Err(Error::Interrupted)), ends, "{after}");
+        }
+    }
+}

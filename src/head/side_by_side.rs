@@ -140,6 +140,12 @@ mod tests {
         let (under_way, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let work = |_| {
             most.fetch_max(1 + under_way.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+            let threads = rayon::current_num_threads();
+            assert_eq!(
+                Share::of(threads).threads,
+                threads,
+                "what is busy elsewhere is no matter here"
+            );
             let inner = Mutex::new(0);
             // Heads within a fold: as many as its pool has threads.
             side_by_side(6, 6, &|_| {
@@ -154,7 +160,8 @@ mod tests {
         pool.install(|| side_by_side(9, 3, &work));
         let sizes = sizes.into_inner().unwrap();
         assert_eq!(sizes.len(), 9);
-        assert!(sizes.iter().all(|size| (2..=3).contains(size)), "{sizes:?}");
+        // Fewer where another test has some of them.
+        assert!(sizes.iter().all(|size| (1..=3).contains(size)), "{sizes:?}");
         assert!(most.into_inner() <= 3);
         assert_eq!(shares(8, 3).collect::<Vec<_>>(), [3, 3, 2]);
         assert_eq!(shares(2, 5).collect::<Vec<_>>(), [1, 1]);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::common::{CLASSES, Run, Scene, picture, png};
 use lastlayer::metrics::wilson;
-use lastlayer::{Cache, FeatureRequest, labelled_features};
-use lastlayer::{Descent, Examples, Quiet, Recipe, TrainingTask};
+use lastlayer::{Cache, FeatureRequest, RandomViews, labelled_features};
+use lastlayer::{Descent, Examples, Lbfgs, Quiet, Recipe, TrainingTask};
 use ndarray::Axis;
 use serde_json::Value;
 
@@ -64,7 +64,7 @@ fn every_number_of_a_cross_validation_is_what_the_library_gives_on_its_folds() {
     })
     .check()
     .unwrap();
-    let mut expected = Vec::new();
+    let (mut expected, mut losses) = (Vec::new(), Vec::new());
     let mut correct = 0;
     for fold in 0..3 {
         let rows = |held: bool| {
@@ -80,8 +80,11 @@ fn every_number_of_a_cross_validation_is_what_the_library_gives_on_its_folds() {
             .score(x.select(Axis(0), &rows(true)).view(), &labels(&rows(true)))
             .unwrap();
         expected.push(score.accuracy());
+        losses.push(score.loss());
         correct += score.correct();
     }
+    let mean_loss = losses.iter().sum::<f64>() / 3.0;
+    assert!((report["mean_loss"].as_f64().unwrap() - mean_loss).abs() < 1e-12);
     assert_eq!(numbers(&report["fold_accuracy"]), expected);
     let mean = expected.iter().sum::<f64>() / 3.0;
     assert!((report["mean_accuracy"].as_f64().unwrap() - mean).abs() < 1e-12);
@@ -93,6 +96,64 @@ fn every_number_of_a_cross_validation_is_what_the_library_gives_on_its_folds() {
     let whole = recipe.train(&task, &Quiet, &mut |_| ()).unwrap().final_head;
     let saved = lastlayer::HeadFile::load(scene.path("head.safetensors")).unwrap();
     assert_eq!(saved.head, whole, "the head is trained on all pictures");
+}
+
+#[test]
+fn folds_train_on_the_views_of_their_own_pictures() {
+    let scene = Scene::new();
+    for (class, name) in CLASSES.iter().enumerate() {
+        scene.add_pictures(&format!("pictures/{name}"), class, 0..8);
+    }
+    scene.extract(["--views", "2"]);
+    let options = "--folds 3 --views 2 --folds-file folds.csv --solver lbfgs --json";
+    let report = train(&scene, options).code(0).json();
+    let request = FeatureRequest {
+        views: RandomViews::new(2, 0).unwrap(),
+        ..FeatureRequest::default()
+    };
+    let features = labelled_features(&Cache::new(&scene.path("cache")), &scene.path("pictures"), &request).unwrap();
+    assert_eq!((features.train.labels.len(), features.train_views.len()), (24, 2));
+    let assigned: Vec<Option<usize>> = folds(&scene, "folds.csv", "fold").into_values().collect();
+    let recipe = Recipe::from(Lbfgs::default()).check().unwrap();
+    let mut losses = Vec::new();
+    for fold in 0..3 {
+        let rows = |held: bool| {
+            (0..24)
+                .filter(|row| (assigned[*row] == Some(fold)) == held)
+                .collect::<Vec<usize>>()
+        };
+        let of = |rows: &[usize]| {
+            let labels: Vec<usize> = rows.iter().map(|row| features.train.labels[*row]).collect();
+            (features.train.features.select(Axis(0), rows), labels)
+        };
+        let ((x, y), (held, held_y)) = (of(&rows(false)), of(&rows(true)));
+        let views = features
+            .train_views
+            .iter()
+            .map(|view| view.select(Axis(0), &rows(false)));
+        let views: Vec<_> = views.collect();
+        let task = TrainingTask::new(3, Examples::new(x.view(), &y).unwrap()).unwrap();
+        let task = task
+            .with_views(views.iter().map(ndarray::Array2::view).collect())
+            .unwrap();
+        let head = recipe.train(&task, &Quiet, &mut |_| ()).unwrap().final_head;
+        losses.push(head.score(held.view(), &held_y).unwrap().loss());
+    }
+    let mean_loss = losses.iter().sum::<f64>() / 3.0;
+    assert!(
+        (report["mean_loss"].as_f64().unwrap() - mean_loss).abs() < 1e-12,
+        "{report}"
+    );
+}
+
+#[test]
+fn folds_without_an_optimum_are_counted() {
+    let scene = Scene::extracted();
+    let options = "--folds 3 --solver lbfgs --max-iterations 1 --json";
+    let report = train(&scene, options).code(0).json();
+    assert_eq!(report["unconverged_folds"], 3, "{report}");
+    let report = train(&scene, "--folds 3 --solver lbfgs --json").code(0).json();
+    assert_eq!(report["unconverged_folds"], 0, "{report}");
 }
 
 #[test]

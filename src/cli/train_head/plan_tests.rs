@@ -112,6 +112,15 @@ fn combinations_that_make_no_sense_are_left_out_and_told() {
 }
 
 #[test]
+fn a_sweep_of_which_nothing_is_left_is_an_error() {
+    let error = plan("nesterov=true,momentum=0", &[]).unwrap_err();
+    assert!(
+        matches!(&error, Error::Usage(problem) if problem.contains("nesterov needs a momentum")),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_default_sweep_is_what_its_help_says() {
     let specs = DEFAULT_SWEEP
         .iter()

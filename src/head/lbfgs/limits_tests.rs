@@ -142,3 +142,17 @@ fn the_training_loss_of_views_is_that_of_the_views() {
     assert!((training.best().train_loss / expected - 1.0).abs() < 1e-12);
     assert!((expected / loss(&plain) - 1.0).abs() > 1e-3);
 }
+
+#[test]
+fn a_path_goes_on_from_where_it_is() {
+    let (features, labels) = made(ROWS, 12, 4);
+    let task = TrainingTask::new(4, Examples::new(features.view(), &labels).unwrap()).unwrap();
+    let path = Lbfgs::default()
+        .path(&[1.0, 1.0], &Recipe::default(), &task, &Quiet)
+        .unwrap();
+    let iterations = path
+        .iter()
+        .map(|training| training.convergence.as_ref().unwrap().iterations);
+    let iterations: Vec<usize> = iterations.collect();
+    assert!(iterations[0] > 10 && iterations[1] <= 2, "{iterations:?}");
+}
