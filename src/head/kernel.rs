@@ -3,7 +3,7 @@
 //! Written so that the compiler vectorises them, and compiled for several instruction sets of which the best is taken at
 //! run time. Every product is fused into its sum (`f32::mul_add`, rounded once), and the order of every sum is fixed by the
 //! constants here, not by the width of a vector, so that the bits are the same with all of them. A processor without a fused
-//! multiply-add (x86 before 2013) computes the same numbers in software, some hundred times slower.
+//! multiply-add (x86 before 2013) computes the same numbers in software, some 150 times slower.
 
 use multiversion::multiversion;
 use multiversion::target::target_cfg_f;
