@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(load_bytes(&bytes).unwrap(), file, "to the last bit");
         let tensors = |bytes: &[u8]| bytes[bytes.len() - 72..].to_vec();
         assert_eq!(tensors(&bytes), tensors(&plain));
-        for temperature in ["0", "-1", "NaN", "inf", "warm", "1e-310", "101"] {
+        for temperature in ["0", "-1", "NaN", "inf", "warm", "1e-310", "1e7"] {
             let mut header = header();
             header["__metadata__"][KEY_TEMPERATURE] = json!(temperature);
             let problem = load_bytes(&made(&header, 72)).unwrap_err().to_string();

@@ -97,8 +97,8 @@ pub(super) fn softmax_row(logits: &mut [f64]) -> f64 {
     maximum + ln(sum)
 }
 
-/// Temperatures that a head may have: beyond, probabilities are 0 and 1, or all alike, whatever the digits.
-pub(crate) const TEMPERATURES: RangeInclusive<f64> = 0.01..=100.0;
+/// Temperatures that a head may have. The scale of logits is free, so a head may need any; beyond these, something else is wrong.
+pub(crate) const TEMPERATURES: RangeInclusive<f64> = 1e-6..=1e6;
 
 /// From a logit of one row to the logarithm of its probability.
 #[derive(Debug, Clone, Copy)]

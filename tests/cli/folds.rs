@@ -116,7 +116,7 @@ fn folds_train_on_the_views_of_their_own_pictures() {
     let assigned: Vec<Option<usize>> = folds(&scene, "folds.csv", "fold").into_values().collect();
     let recipe = Recipe::from(Lbfgs::default()).check().unwrap();
     let mut losses = Vec::new();
-    for fold in 0..3 {
+    for fold in 1..=3 {
         let rows = |held: bool| {
             (0..24)
                 .filter(|row| (assigned[*row] == Some(fold)) == held)
