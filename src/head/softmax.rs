@@ -19,6 +19,10 @@ const LN_2: (f64, f64) = (
 );
 /// Below it an exponential would be subnormal, and counts as 0.
 const LOWEST: f64 = -708.0;
+/// Columns whose softmax is formed together. Of so many the compiler makes vectors, of fewer it does not: 16 take no longer than 4.
+const MANY: usize = 16;
+/// The most columns that are not padded to that.
+const FEW: usize = 4;
 const MANTISSA: u64 = (1 << 52) - 1;
 
 /// `e^x` for `x` of at most 1; 0 below -708. NaN in, NaN out.
@@ -156,7 +160,7 @@ pub(super) struct Softmax {
 impl Softmax {
     /// What a row of columns is padded to; what the padding holds does not matter.
     pub(super) fn stride(columns: usize) -> usize {
-        columns.next_multiple_of(4)
+        columns.next_multiple_of(if columns <= FEW { FEW } else { MANY })
     }
 
     /// Fills everything from `logits`, `[classes, stride]`.
@@ -219,13 +223,11 @@ fn softmax_of_columns<const L: usize>(logits: &[f32], stride: usize, start: usiz
 
 #[inline(always)]
 fn softmax_anywhere(logits: &[f32], stride: usize, out: &mut Softmax) {
-    let mut start = 0;
-    while start + 8 <= stride {
-        softmax_of_columns::<8>(logits, stride, start, out);
-        start += 8;
+    if stride == FEW {
+        softmax_of_columns::<FEW>(logits, stride, 0, out);
     }
-    if start < stride {
-        softmax_of_columns::<4>(logits, stride, start, out);
+    for start in (0..stride / MANY).map(|block| block * MANY) {
+        softmax_of_columns::<MANY>(logits, stride, start, out);
     }
 }
 
