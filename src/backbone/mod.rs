@@ -35,7 +35,6 @@ pub(crate) use download::Patience;
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use model::Backbone;
 pub use runtime::{Attempt, Located, Place, Runtime, RuntimeOptions};
-pub(crate) use session::is_cpu_only;
 pub use session::{Device, Session, SessionOptions, registered_providers};
 pub(crate) use zoo::Zoo;
 pub use zoo::{ZooModel, models};
