@@ -1,6 +1,6 @@
 //! The parts of which the commands are made, each alone: `cargo bench --bench parts -- [FILTER]`.
 //!
-//! All inputs are made here. What ONNX Runtime does is measured by `extract_rate`.
+//! All inputs are made here. What ONNX Runtime makes of them, and the whole of it, is measured by `compare`.
 
 use std::hint::black_box;
 use std::io::Cursor;
