@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::turns::{Contender, Sample, ratio};
-use super::{Task, ours};
+use super::{Task, ours, parts};
 
 /// Minimum, median and maximum.
 type Spread = (f64, f64, f64);
@@ -56,6 +56,9 @@ pub(crate) fn met_at_least(what: String, least: f64, seen: Option<Spread>) -> Ro
 }
 
 fn shown((low, middle, high): Spread, digits: usize) -> String {
+    if low == high {
+        return format!("{middle:.digits$}");
+    }
     format!("{middle:.digits$} ({low:.digits$} – {high:.digits$})")
 }
 
@@ -151,11 +154,7 @@ fn machine(task: &Task) -> String {
         Ok(peers) => peers.versions.clone(),
         Err(problem) => format!("not to be had: {problem}"),
     };
-    let datasets: Vec<String> = task
-        .datasets
-        .iter()
-        .map(|dataset| format!("`{}`", dataset.display()))
-        .collect();
+    let datasets: Vec<String> = task.datasets.iter().map(|dataset| parts::name_of(dataset)).collect();
     let memory = memory().map_or_else(String::new, |bytes| format!(", {:.0} GB of memory", bytes as f64 / 1e9));
     let lines = [
         (
@@ -180,7 +179,7 @@ fn machine(task: &Task) -> String {
             ),
         ),
         ("peers", peers),
-        ("backbone", format!("`{}`", task.backbone.display())),
+        ("backbone", parts::name_of(&task.backbone)),
         ("data sets", datasets.join(", ")),
     ];
     let mut text = String::from("| | |\n|---|---|\n");

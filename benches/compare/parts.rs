@@ -22,8 +22,8 @@ const COLD_RUNS: usize = 4;
 /// What the process may have at most, in MB.
 const MEMORY: f64 = 400.0;
 
-fn name_of(dataset: &Path) -> String {
-    let name = dataset.file_name().unwrap_or(dataset.as_os_str());
+pub(crate) fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
 }
 

@@ -6,7 +6,7 @@
     python peers.py PEER run TASK WAY              all pictures; with "reference" in TASK its features are compared
     python peers.py cold FOLDER PICTURE            one picture, as a whole process
 
-PEER is torchvision, onnxruntime or fastembed. TASK and WAY are JSON. Time is taken from the first picture to the last feature:
+PEER is torchvision, torchvision-folded, onnxruntime or fastembed. TASK and WAY are JSON. Time is taken from the first picture to the last feature:
 imports, loading and a first batch come before it.
 """
 import csv
@@ -60,20 +60,30 @@ def prepare(backbone, folder):
     return {}
 
 
-def resnet18(folder, features=True):
-    """torchvision's ResNet18 without its BatchNorm, which lies in the weights and biases of the convolutions: as in the ONNX
-    file, and faster than torchvision's own."""
+def resnet18(folder, folded=False, features=True):
+    """torchvision's ResNet18. The file's network has its BatchNorm in the weights and biases of the convolutions: with `folded`
+    this one, too, else it has torchvision's own BatchNorm that only adds the bias."""
     import torch
     import torchvision
 
     weights = torch.load(Path(folder) / WEIGHTS, weights_only=True)
-    model = torchvision.models.resnet18(
-        num_classes=len(weights["fc.bias"]), norm_layer=lambda channels: torch.nn.Identity()
-    )
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.bias = torch.nn.Parameter(torch.zeros(module.out_channels))
-    model.load_state_dict(weights)
+    norm = {"norm_layer": lambda channels: torch.nn.Identity()} if folded else {}
+    model = torchvision.models.resnet18(num_classes=len(weights["fc.bias"]), **norm)
+    if folded:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.bias = torch.nn.Parameter(torch.zeros(module.out_channels))
+        model.load_state_dict(weights)
+    else:
+        state = model.state_dict()
+        for name in state:
+            if name.endswith("running_var"):
+                state[name].fill_(1 - 1e-5)  # its square root with BatchNorm's epsilon is 1; the means are 0, the factors 1
+        for name, value in weights.items():
+            if not name.startswith("fc.") and name.endswith(".bias"):
+                name = name.replace("conv", "bn").replace("downsample.0", "downsample.1")
+            state[name] = value
+        model.load_state_dict(state)
     if features:
         model.fc = torch.nn.Identity()
     return model.eval()
@@ -97,8 +107,10 @@ def image_folder(root):
 class Torchvision:
     """ImageFolder, DataLoader and the model in PyTorch."""
 
+    folded = False
+
     def __init__(self, task):
-        self.task, self.model = task, resnet18(task["folder"])
+        self.task, self.model = task, resnet18(task["folder"], self.folded)
         self.pictures, self.paths = image_folder(task["dataset"])
 
     def ways(self, quick):
@@ -125,6 +137,10 @@ class Torchvision:
             features = [model(images.to(memory_format=layout)) for images, _ in loader]
             features = torch.cat(features).numpy()
             return features, time.perf_counter() - start
+
+
+class TorchvisionFolded(Torchvision):
+    folded = True
 
 
 def picture(path):
@@ -312,7 +328,8 @@ def main():
     if command in ("versions", "prepare", "cold"):
         return {"versions": versions, "prepare": prepare, "cold": cold}[command](*arguments)
     what, task, *way = arguments
-    peer = {"torchvision": Torchvision, "onnxruntime": OnnxRuntime, "fastembed": FastEmbed}[command](json.loads(task))
+    peers = {"torchvision": Torchvision, "torchvision-folded": TorchvisionFolded, "onnxruntime": OnnxRuntime, "fastembed": FastEmbed}
+    peer = peers[command](json.loads(task))
     return trial(peer, json.loads(task)) if what == "trial" else run(peer, json.loads(task), json.loads(way[0]))
 
 

@@ -20,8 +20,12 @@ pub(crate) struct Peers {
 }
 
 /// A peer: its name in `peers.py`, and what it is called here.
-pub(crate) const PEERS: [(&str, &str); 3] = [
+pub(crate) const PEERS: [(&str, &str); 4] = [
     ("torchvision", "torchvision + PyTorch"),
+    (
+        "torchvision-folded",
+        "the same, BatchNorm folded into the convolutions by hand",
+    ),
     ("onnxruntime", "Pillow + onnxruntime in Python"),
     ("fastembed", "fastembed, with this backbone"),
 ];
