@@ -1,6 +1,7 @@
 //! The parts of which the commands are made, each alone: `cargo bench --bench parts -- [FILTER]`.
 //!
-//! All inputs are made here. What ONNX Runtime does is measured by `extract_rate`.
+//! All inputs are made here, but for ResNet18, where it is in `../shared`. The whole of it is measured by `compare`.
+#![expect(clippy::print_stderr, reason = "a program that reports to a person")]
 
 use std::hint::black_box;
 use std::io::Cursor;
@@ -9,9 +10,16 @@ use std::path::{Path, PathBuf};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use image::{ImageFormat, RgbImage};
 use lastlayer::{
-    Cache, Examples, FeatureSpace, Limits, LinearHead, Origin, Quiet, Recipe, RowKey, Space, TrainingTask, Transform,
+    Backbone, Cache, Device, Examples, FeatureSpace, InferenceOptions, Limits, LinearHead, Origin, Quiet, Recipe,
+    RowKey, Runtime, Session, SessionOptions, Space, TrainingTask, Transform,
 };
 use ndarray::Array2;
+
+#[path = "../tests/cli/common/model.rs"]
+#[expect(dead_code, reason = "the tests need more of it")]
+mod model;
+
+use model::TinyModel;
 
 const DIM: usize = 512;
 
@@ -26,10 +34,25 @@ fn picture(width: u32, height: u32) -> RgbImage {
     })
 }
 
+/// As small as it gets: progressive.
 fn jpeg(picture: &RgbImage) -> Vec<u8> {
     let mut compress = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
     compress.set_size(picture.width() as usize, picture.height() as usize);
     compress.set_quality(90.0);
+    let mut started = compress.start_compress(Vec::new()).expect("memory can be written");
+    started
+        .write_scanlines(picture.as_raw())
+        .expect("memory can be written");
+    started.finish().expect("memory can be written")
+}
+
+/// As cameras and phones write it: baseline, colours at half the resolution.
+fn camera_jpeg(picture: &RgbImage) -> Vec<u8> {
+    let mut compress = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+    compress.set_size(picture.width() as usize, picture.height() as usize);
+    compress.set_fastest_defaults();
+    compress.set_quality(90.0);
+    compress.set_chroma_sampling_pixel_sizes((2, 2), (2, 2));
     let mut started = compress.start_compress(Vec::new()).expect("memory can be written");
     started
         .write_scanlines(picture.as_raw())
@@ -86,6 +109,106 @@ fn pictures(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What [`pictures`] measures together. Pixels that lie in the file as they are cost next to nothing to decode, and a crop
+/// of one pixel next to nothing to resize.
+fn steps(criterion: &mut Criterion) {
+    let limits = Limits::default();
+    let plain = |picture: &RgbImage| {
+        let mut bytes = Cursor::new(Vec::new());
+        picture
+            .write_to(&mut bytes, ImageFormat::Pnm)
+            .expect("memory can be written");
+        bytes.into_inner()
+    };
+    let (small, large) = (picture(500, 375), picture(4000, 3000));
+    let mut group = criterion.benchmark_group("picture, step by step");
+    group.throughput(Throughput::Elements(1));
+    let mut pixels = |name: &str, transform: &Transform, bytes: &[u8]| {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| transform.pixels(black_box(bytes), &limits).expect("it is a picture"));
+        });
+    };
+    for (name, picture) in [("500x375", &small), ("4000x3000", &large)] {
+        let one_pixel = Transform {
+            resize_shorter_side: picture.height(),
+            crop: 1,
+            ..Transform::default()
+        };
+        pixels(
+            &format!("decode: JPEG {name}, as a camera writes it"),
+            &one_pixel,
+            &camera_jpeg(picture),
+        );
+        let bytes = plain(picture);
+        pixels(
+            &format!("resize and crop: {name}, read as it lies in the file"),
+            &Transform::default(),
+            &bytes,
+        );
+        pixels(&format!("of that the reading: {name}"), &one_pixel, &bytes);
+    }
+    let transform = Transform {
+        resize_shorter_side: 224,
+        ..Transform::default()
+    };
+    let bytes = plain(&picture(224, 224));
+    pixels("224x224, read as it lies in the file", &transform, &bytes);
+    let mut tensor = vec![0.0; transform.tensor_len()];
+    group.bench_function("the same and normalise", |bencher| {
+        bencher.iter(|| {
+            transform
+                .load(black_box(&bytes), &limits, &mut tensor)
+                .expect("it is a picture")
+        });
+    });
+    group.finish();
+}
+
+/// Batches of ResNet18 where it is there, else of a made backbone.
+fn inference(criterion: &mut Criterion) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models/resnet18.onnx");
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let (name, file) = if file.is_file() {
+        ("ResNet18", file)
+    } else {
+        let made = folder.path().join("tiny.onnx");
+        std::fs::write(&made, TinyModel::default().onnx()).expect("the disk has room");
+        ("a made backbone", made)
+    };
+    let backbone = Backbone::open("backbone", &file, None).expect("it is a backbone");
+    let model = backbone.model();
+    let Some(data_dir) = dirs::data_dir().map(|folder| folder.join("lastlayer")) else {
+        return;
+    };
+    let mut options = InferenceOptions::new(data_dir, 1);
+    options.runtime.env_library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+    options.runtime.offline = true;
+    let Ok(runtime) = Runtime::load(&options.runtime, &Quiet) else {
+        eprintln!("inference is not measured: ONNX Runtime is not here; `lastlayer doctor --fetch` gets it");
+        return;
+    };
+    let (height, width) = (model.input_size.0 as usize, model.input_size.1 as usize);
+    let mut random = Random(3);
+    let mut group = criterion.benchmark_group(format!("inference, {name}, one thread"));
+    group.sample_size(10);
+    for batch in [1, 4, 8, 16] {
+        let options = SessionOptions {
+            input: &model.input,
+            output: &model.output,
+            picture: [3, height, width],
+            device: Device::Cpu,
+            threads: 1,
+        };
+        let mut session = Session::open(runtime, &model.onnx, &options, &Quiet).expect("it opens");
+        let input: Vec<f32> = (0..batch * 3 * height * width).map(|_| 4.0 * random.next()).collect();
+        group.throughput(Throughput::Elements(batch as u64));
+        group.bench_function(format!("batch of {batch}"), |bencher| {
+            bencher.iter(|| session.run(black_box(&input), batch).expect("it runs"));
+        });
+    }
+    group.finish();
+}
+
 fn new_space(folder: &Path) -> Space {
     let origin = Origin {
         name: "made".to_owned(),
@@ -115,6 +238,21 @@ fn cache(criterion: &mut Criterion) {
                 (new_space(folder.path()), folder)
             },
             |(space, _)| append(space),
+            BatchSize::PerIteration,
+        );
+    });
+    // What one commit of `extract` costs, most of which is making it durable.
+    group.bench_function("append one row", |bencher| {
+        bencher.iter_batched_ref(
+            || {
+                let folder = tempfile::tempdir().expect("there is a temporary folder");
+                (new_space(folder.path()), folder)
+            },
+            |(space, _)| {
+                space
+                    .append(&keys[..1], &rows[..DIM], DIM, "cpu", "0")
+                    .expect("the disk has room");
+            },
             BatchSize::PerIteration,
         );
     });
@@ -160,5 +298,5 @@ fn head(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pictures, cache, head);
+criterion_group!(benches, pictures, steps, inference, cache, head);
 criterion_main!(benches);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::backbone::{Backbone, Device, Runtime, RuntimeOptions, Session};
 use crate::error::Result;
 use crate::observer::Observer;
+use crate::profile::Span;
 
 /// Above this many cores sessions get more threads instead of more copies of the weights.
 const MOST_SESSIONS: usize = 8;
@@ -104,6 +105,7 @@ impl<'a> Engine<'a> {
             };
             (backbone, state.device.is_none())
         };
+        let _span = Span::begin(self.observer, "open session");
         // Opened without the lock: sessions on the CPU are opened side by side.
         let runtime = Runtime::load(&self.options.runtime, self.observer)?;
         // Once there is one, it has decided what `auto` means; only on the CPU is there a second.

@@ -21,6 +21,7 @@ mod observer;
 mod picture;
 mod pipeline;
 mod predict;
+mod profile;
 mod quiet;
 mod random;
 mod runs;
@@ -68,6 +69,7 @@ pub use observer::{Observer, Quiet, Unit};
 pub use picture::{Completeness, DECODER, Decode, Exif, Limits, PictureError, Reason, Transform, Truncated};
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
+pub use profile::Profiler;
 pub use runs::{
     Compared, Comparison, Run, RunConfig, RunDataset, RunFeatures, RunFilter, RunInputs, RunKind, RunState, RunWriter,
     compare_runs, find_run, has_key, list_runs, look_up, sort_runs,

@@ -2,6 +2,8 @@
 //!
 //! Nothing below `cli/` prints or catches signals: the work calls an [`Observer`], the caller decides what becomes of it.
 
+use crate::profile::Profiler;
+
 /// Watches one long-running task and can ask it to stop.
 ///
 /// Every method has a default that does nothing, so [`Quiet`] is an empty implementation.
@@ -16,6 +18,10 @@ pub trait Observer: Send + Sync {
     fn note(&self, _message: &str) {}
     /// Something a person should see even when progress is hidden, in one line without a period.
     fn warn(&self, _message: &str) {}
+    /// Where it is traced what each thread does; nowhere by default.
+    fn profiler(&self) -> Option<&Profiler> {
+        None
+    }
     /// Whether the work shall stop at the next point where nothing is lost.
     fn interrupted(&self) -> bool {
         false

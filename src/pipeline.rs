@@ -31,6 +31,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
 use crate::picture::{Completeness, Decoded, Limits, PictureError, RandomCrop, Reason, Room, Transform};
+use crate::profile::{Span, name_thread};
 use crate::supply::{Supply, Work, read};
 use crate::views::View;
 
@@ -255,13 +256,23 @@ pub(crate) fn run(
     let start = Instant::now();
     let ended = std::thread::scope(|scope| {
         let shared = &shared;
-        for _ in 0..threads {
+        name_thread(observer, || "collect and write".to_owned());
+        for number in 1..=threads {
             let (to_read, to_work) = (results.clone(), results.clone());
-            scope.spawn(move || shared.guarded(&|| shared.read_all(&to_read)));
-            scope.spawn(move || shared.guarded(&|| shared.work(Role::Worker, &to_work)));
+            scope.spawn(move || {
+                name_thread(observer, || format!("read {number}"));
+                shared.guarded(&|| shared.read_all(&to_read));
+            });
+            scope.spawn(move || {
+                name_thread(observer, || format!("decode and infer {number}"));
+                shared.guarded(&|| shared.work(Role::Worker, &to_work));
+            });
         }
         let to_open = results.clone();
-        scope.spawn(move || shared.guarded(&|| shared.open(&to_open)));
+        scope.spawn(move || {
+            name_thread(observer, || "open the backbone".to_owned());
+            shared.guarded(&|| shared.open(&to_open));
+        });
         drop(results);
         // Moved in here so that a panic in the sink drops it: then nobody waits for ever to hand over a result.
         let collected = collected;
@@ -326,7 +337,10 @@ impl Shared<'_> {
                 }
             };
             let given = match self.read_one(work) {
-                Ok(picture) => self.backlog.offer(picture),
+                Ok(picture) => {
+                    let _wait = self.wait("wait until there is room for a picture");
+                    self.backlog.offer(picture)
+                }
                 Err(processed) => {
                     self.backlog.leave_out();
                     results.send(Ok(Told::Ended(processed))).is_ok()
@@ -342,7 +356,7 @@ impl Shared<'_> {
     /// A thread that decodes and runs batches, until there are no more.
     fn work(&self, role: Role, results: &Results) {
         let mut session = None;
-        while let Some(task) = self.backlog.next(role) {
+        while let Some(task) = self.next(role) {
             let goes_on = match task {
                 Task::Infer(batch) => self.infer_and_tell(&mut session, batch, results),
                 Task::Decode(picture) => {
@@ -358,6 +372,26 @@ impl Shared<'_> {
         if let Some(session) = session {
             self.engine.give_back(session);
         }
+    }
+
+    fn next(&self, role: Role) -> Option<Task> {
+        let task = {
+            let _wait = self.wait("wait for something to do");
+            self.backlog.next(role)
+        };
+        if let Some(profiler) = self.observer.profiler() {
+            let (pictures, tensors) = self.backlog.lengths();
+            profiler.count("waiting", &[("pictures", pictures), ("tensors", tensors)]);
+        }
+        task
+    }
+
+    fn span(&self, name: &'static str) -> Span<'_> {
+        Span::begin(self.observer, name)
+    }
+
+    fn wait(&self, name: &'static str) -> Span<'_> {
+        Span::wait(self.observer, name)
     }
 
     /// Opens the first session as soon as it is sure that one is needed. On the CPU workers take it from there, else it is
@@ -387,6 +421,7 @@ impl Shared<'_> {
             source,
             random_views,
         } = work;
+        let _span = self.span("read and hash").with("picture", index);
         let (stamp, bytes) = read(source, &self.plan.limits);
         let mut subject = Subject {
             index,
@@ -453,7 +488,10 @@ impl Shared<'_> {
             subject, bytes, views, ..
         } = &picture;
         let start = Instant::now();
-        let decoded = self.plan.transform.decode(bytes, &self.plan.limits);
+        let decoded = {
+            let _span = self.span("decode").with("picture", subject.index);
+            self.plan.transform.decode(bytes, &self.plan.limits)
+        };
         add_elapsed(&self.decode_ns, start);
         let decoded = match decoded {
             Ok(decoded) => decoded,
@@ -476,7 +514,11 @@ impl Shared<'_> {
                 of: views.len(),
             };
             let values = self.tensor(&decoded, subject, *view);
-            if !self.backlog.put(Tensor { seen, values }) {
+            let put = {
+                let _wait = self.wait("wait until there is room for a tensor");
+                self.backlog.put(Tensor { seen, values })
+            };
+            if !put {
                 return false;
             }
             if seen.following > 0
@@ -490,6 +532,7 @@ impl Shared<'_> {
     }
 
     fn tensor(&self, picture: &Decoded, subject: &Subject, view: View) -> Vec<f32> {
+        let _span = self.span("resize and normalise").with("picture", subject.index);
         let start = Instant::now();
         let random = match view {
             View::Plain => None,
@@ -534,10 +577,12 @@ impl Shared<'_> {
             .into_iter()
             .zip(features)
             .map(|(tensor, feature)| Told::Feature(tensor.seen, feature));
+        let _wait = self.wait("wait until results are collected");
         told.map(Ok).all(|told| results.send(told).is_ok())
     }
 
     fn infer(&self, session: &mut Session, batch: &[Tensor]) -> Result<Vec<Result<Vec<f32>, PictureError>>> {
+        let _span = self.span("infer").with("batch", batch.len());
         let start = Instant::now();
         let mut input = Vec::with_capacity(batch.len() * self.plan.transform.tensor_len());
         for tensor in batch {

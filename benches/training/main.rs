@@ -15,13 +15,18 @@
 mod bounds;
 mod made;
 mod measure;
+#[path = "../common/numbers.rs"]
+mod numbers;
 mod peers;
 mod process;
+#[path = "../common/python.rs"]
+mod python;
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use numbers::{median, spread};
 use peers::Peers;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -145,21 +150,4 @@ fn seconds(values: &[f64]) -> String {
         low * factor,
         high * factor
     )
-}
-
-fn median(values: &[f64]) -> f64 {
-    spread(values).1
-}
-
-/// Minimum, median and maximum.
-fn spread(values: &[f64]) -> (f64, f64, f64) {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let median = if values.len() % 2 == 1 {
-        values[middle]
-    } else {
-        f64::midpoint(values[middle - 1], values[middle])
-    };
-    (values[0], median, values[values.len() - 1])
 }

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::extract::{ExtractOptions, ExtractReport, Failure as ExtractFailure, FailureLimit, extract, extract_stream};
 use crate::observer::Observer;
 use crate::picture::{Decode, Exif, Limits, Truncated};
+use crate::profile::Profiler;
 use crate::space::FeatureOptions;
 use crate::views::{MOST_VIEWS, RandomViews};
 
@@ -40,6 +41,9 @@ pub(super) struct Arguments {
     /// Seed of the random views
     #[arg(long, value_name = "N", default_value_t = 0)]
     views_seed: u16,
+    /// Where to write a trace of what each thread does when, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE.json")]
+    profile: Option<PathBuf>,
     /// Hash every file, even where size and times say that it did not change
     #[arg(long)]
     rehash: bool,
@@ -221,7 +225,10 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         Box::new(std::io::stdin()),
     )?;
     if let Some(file) = &arguments.failures.failures {
-        require_folder_of(file)?;
+        require_folder_of(file, "--failures")?;
+    }
+    if let Some(file) = &arguments.profile {
+        require_folder_of(file, "--profile")?;
     }
     // Only now: reading a list from a terminal can't be asked to stop, it must be stopped.
     catch_interrupts();
@@ -242,10 +249,14 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         views: RandomViews::new(arguments.views.into(), arguments.views_seed.into())?,
     };
     let listed_in = arguments.failures.failures.as_deref();
+    if let Some(file) = &arguments.profile {
+        context.observer.profile(Profiler::create(file, "lastlayer extract")?);
+    }
     let report = match opened {
         Opened::Listed(dataset) => extract(&dataset, &backbone, &context.cache, &options, &context.observer),
         Opened::Streamed(stream) => extract_stream(stream, &backbone, &context.cache, &options, &context.observer),
     };
+    let traced = context.observer.profiler().map_or(Ok(()), Profiler::finish);
     let report = match report {
         Err(Error::TooManyFailures {
             failures,
@@ -271,11 +282,13 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     } else {
         print_report(&report, listed_in.as_deref())?;
     }
+    // The features are there all the same: that was reported first.
+    traced?;
     Ok(Ending::with_skipped(report.failed))
 }
 
 /// Better known before hours of work than after.
-fn require_folder_of(file: &Path) -> Result<()> {
+fn require_folder_of(file: &Path, option: &str) -> Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     if file.is_dir() || !folder.is_dir() {
@@ -284,7 +297,7 @@ fn require_folder_of(file: &Path) -> Result<()> {
         } else {
             "is in a folder that is not there"
         };
-        let message = format!("`{}`, given as --failures, {problem}", file.display());
+        let message = format!("`{}`, given as {option}, {problem}", file.display());
         return Err(Error::Usage(message).into());
     }
     Ok(())

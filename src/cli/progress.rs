@@ -2,12 +2,13 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::observer::{Observer, Unit};
+use crate::profile::Profiler;
 
 const PATIENCE: Duration = Duration::from_secs(1);
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -37,6 +38,7 @@ pub(super) struct Terminal {
     bar_hidden: AtomicBool,
     terminal: bool,
     task: Mutex<Option<Task>>,
+    profiler: OnceLock<Profiler>,
 }
 
 struct Task {
@@ -56,12 +58,19 @@ impl Terminal {
             bar_hidden: AtomicBool::new(false),
             terminal: std::io::stderr().is_terminal(),
             task: Mutex::default(),
+            profiler: OnceLock::new(),
         }
     }
 
     /// Shows no bar from now on: the command prints its results line by line in the same terminal.
     pub(super) fn hide_bar(&self) {
         self.bar_hidden.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets the work trace what it does from now on.
+    pub(super) fn profile(&self, profiler: Profiler) {
+        let set = self.profiler.set(profiler);
+        debug_assert!(set.is_ok(), "one command makes one trace");
     }
 
     fn line(&self, text: &str) {
@@ -181,6 +190,10 @@ impl Observer for Terminal {
 
     fn warn(&self, message: &str) {
         self.line(&format!("warning: {message}"));
+    }
+
+    fn profiler(&self) -> Option<&Profiler> {
+        self.profiler.get()
     }
 
     fn interrupted(&self) -> bool {

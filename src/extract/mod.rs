@@ -233,7 +233,7 @@ impl<'a> Job<'a> {
             // How many there are shows at the end.
             None => self.options.max_failures.count(),
         };
-        let mut rows = NewRows::new(&self.space, &engine);
+        let mut rows = NewRows::new(&self.space, &engine, self.observer);
         self.observer
             .begin("extract", supply.count().map(|count| count as u64), Unit::Pictures);
         let ended = pipeline::run(&plan, &engine, self.observer, &mut |processed| {

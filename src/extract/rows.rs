@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use crate::cache::{RowKey, Space};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::observer::Observer;
 use crate::pipeline::{Outcome, Processed};
+use crate::profile::Span;
 
 /// How long the first computed row waits at most until it is durable, so that short runs, too, keep what they computed.
 const FIRST_COMMIT: Duration = Duration::from_millis(100);
@@ -23,16 +25,18 @@ const COMMIT_ROWS: usize = 3;
 pub(super) struct NewRows<'a> {
     space: &'a RwLock<Space>,
     engine: &'a Engine<'a>,
+    observer: &'a dyn Observer,
     keys: Vec<RowKey>,
     values: Vec<f32>,
     pace: Pace,
 }
 
 impl<'a> NewRows<'a> {
-    pub(super) fn new(space: &'a RwLock<Space>, engine: &'a Engine<'a>) -> Self {
+    pub(super) fn new(space: &'a RwLock<Space>, engine: &'a Engine<'a>, observer: &'a dyn Observer) -> Self {
         Self {
             space,
             engine,
+            observer,
             keys: Vec::new(),
             values: Vec::new(),
             pace: Pace::new(),
@@ -63,6 +67,7 @@ impl<'a> NewRows<'a> {
         if self.keys.is_empty() {
             return Ok(());
         }
+        let _span = Span::begin(self.observer, "write rows").with("rows", self.keys.len());
         let (device, runtime) = self.engine.provenance().expect("rows come from a session");
         let dim = self.values.len() / self.keys.len();
         let read = || self.space.read().unwrap_or_else(PoisonError::into_inner);

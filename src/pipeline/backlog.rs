@@ -221,6 +221,12 @@ impl Backlog {
         self.lock().taken += 1;
     }
 
+    /// How many pictures and tensors wait now.
+    pub(super) fn lengths(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.pictures.len(), state.tensors.len())
+    }
+
     /// Ends the run: nobody waits any more, and what waits is dropped.
     pub(super) fn close(&self) {
         let mut state = self.lock();

@@ -26,6 +26,7 @@ mod options;
 mod pictures;
 mod predict;
 mod problems;
+mod profile;
 mod read_segment;
 mod reference;
 mod runs;
