@@ -5,6 +5,7 @@
 //! | `model` | a backbone file with its identity |
 //! | `graph` | cuts any ONNX classifier at its features |
 //! | `session`, `cuda` | runs it, on the CPU or a GPU |
+//! | `quantize` | makes 8-bit integers of its weights and tensors |
 //! | `trial` | decides whether a fixed batch could be opened |
 //! | `runtime` | finds, fetches and loads the ONNX Runtime library |
 //! | `zoo`, `download`, `pip` | backbones by name, and how they and the library come here |
@@ -22,6 +23,7 @@ mod network;
 #[expect(unreachable_pub, clippy::doc_markdown, clippy::enum_variant_names, reason = "generated code")]
 mod onnx;
 mod pip;
+mod quantize;
 mod runtime;
 mod session;
 mod trial;

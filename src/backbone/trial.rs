@@ -29,13 +29,20 @@ impl FeatureModel {
         threads: usize,
         observer: &dyn Observer,
     ) -> Result<Session> {
-        let unopened = self.fixed_batch.as_ref().and_then(|fixed| {
-            fixed
-                .decided
-                .get_or_init(|| self.decide(fixed, runtime, observer))
-                .as_deref()
-        });
-        self.open(unopened.unwrap_or(&self.onnx), runtime, device, threads, observer)
+        let (onnx, _) = self.running_model(runtime, observer);
+        self.open(onnx, runtime, device, threads, observer)
+    }
+
+    /// The model that sessions run, and how many pictures it takes at a time where it takes no other number.
+    pub(super) fn running_model(&self, runtime: &Runtime, observer: &dyn Observer) -> (&[u8], Option<usize>) {
+        let Some(fixed) = &self.fixed_batch else {
+            return (&self.onnx, None);
+        };
+        let decided = fixed.decided.get_or_init(|| self.decide(fixed, runtime, observer));
+        match decided {
+            Some(unopened) => (unopened, usize::try_from(fixed.batch).ok()),
+            None => (&self.onnx, None),
+        }
     }
 
     fn open(
