@@ -21,6 +21,7 @@ mod observer;
 mod picture;
 mod pipeline;
 mod predict;
+mod quantize;
 mod quiet;
 mod random;
 mod runs;
@@ -32,7 +33,7 @@ mod views;
 
 pub use backbone::{
     Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
-    Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
+    Session, SessionOptions, WeightBits, ZooModel, models as zoo_models, registered_providers,
 };
 pub use cache::{
     BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, PARTIAL, Retained, RowKey, Space, SpaceId,
@@ -68,6 +69,7 @@ pub use observer::{Observer, Quiet, Unit};
 pub use picture::{Completeness, DECODER, Decode, Exif, Limits, PictureError, Reason, Transform, Truncated};
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
+pub use quantize::{Fidelity, Quantization, QuantizeOptions, QuantizeReport, quantize, quantized_for};
 pub use runs::{
     Compared, Comparison, Run, RunConfig, RunDataset, RunFeatures, RunFilter, RunInputs, RunKind, RunState, RunWriter,
     compare_runs, find_run, has_key, list_runs, look_up, sort_runs,

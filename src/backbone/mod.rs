@@ -6,6 +6,7 @@
 //! | `graph` | cuts any ONNX classifier at its features |
 //! | `session`, `cuda` | runs it, on the CPU or a GPU |
 //! | `quantize` | makes 8-bit integers of its weights and tensors |
+//! | `optimised` | keeps what ONNX Runtime made of a network for this machine |
 //! | `trial` | decides whether a fixed batch could be opened |
 //! | `runtime` | finds, fetches and loads the ONNX Runtime library |
 //! | `zoo`, `download`, `pip` | backbones by name, and how they and the library come here |
@@ -22,6 +23,7 @@ mod network;
 #[rustfmt::skip]
 #[expect(unreachable_pub, clippy::doc_markdown, clippy::enum_variant_names, reason = "generated code")]
 mod onnx;
+mod optimised;
 mod pip;
 mod quantize;
 mod runtime;
@@ -34,6 +36,8 @@ pub(crate) use convert::{convert_wheel, untrained_resnet18};
 pub(crate) use download::Patience;
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use model::Backbone;
+pub use quantize::WeightBits;
+pub(crate) use quantize::{Probe, Quantizer};
 pub use runtime::{Attempt, Located, Place, Runtime, RuntimeOptions};
 pub(crate) use session::is_cpu_only;
 pub use session::{Device, Session, SessionOptions, registered_providers};

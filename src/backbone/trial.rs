@@ -6,7 +6,7 @@
 use super::graph::{FeatureModel, FixedBatch};
 use super::runtime::Runtime;
 use super::session::{Device, Session, SessionOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::observer::Observer;
 
 /// Features may differ by this share of the largest one; batches of other sizes may be summed in another order.
@@ -29,12 +29,22 @@ impl FeatureModel {
         threads: usize,
         observer: &dyn Observer,
     ) -> Result<Session> {
+        let device = match device {
+            Device::Cuda { .. } if self.is_quantized => {
+                return Err(Error::Usage(format!(
+                    "an int8 backbone runs on the CPU, not on {device}; on a GPU use --precision fp16"
+                )));
+            }
+            // A GPU has no kernels for it: it would compute the same in floats, slowly.
+            _ if self.is_quantized => Device::Cpu,
+            device => device,
+        };
         let (onnx, _) = self.running_model(runtime, observer);
         self.open(onnx, runtime, device, threads, observer)
     }
 
     /// The model that sessions run, and how many pictures it takes at a time where it takes no other number.
-    pub(super) fn running_model(&self, runtime: &Runtime, observer: &dyn Observer) -> (&[u8], Option<usize>) {
+    pub(crate) fn running_model(&self, runtime: &Runtime, observer: &dyn Observer) -> (&[u8], Option<usize>) {
         let Some(fixed) = &self.fixed_batch else {
             return (&self.onnx, None);
         };
