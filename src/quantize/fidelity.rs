@@ -69,7 +69,10 @@ impl Fidelity {
             held_out,
             cosine: cosines.iter().sum::<f64>() / images.max(1) as f64,
             // Not `min`, which passes over NaN.
-            worst_cosine: cosines.iter().copied().fold(1.0, |worst, cosine| if cosine >= worst { worst } else { cosine }),
+            worst_cosine: cosines
+                .iter()
+                .copied()
+                .fold(1.0, |worst, cosine| if cosine >= worst { worst } else { cosine }),
             noise: noise(float, int8),
             head_agreement,
         })
@@ -81,10 +84,7 @@ impl Fidelity {
     /// What is wrong with it.
     pub(super) fn verdict(&self) -> Result<(), String> {
         let Self {
-            images,
-            cosine,
-            noise,
-            ..
+            images, cosine, noise, ..
         } = self;
         // Written so that NaN fails.
         if !(noise.is_finite() && cosine.is_finite()) {
@@ -114,7 +114,10 @@ impl Fidelity {
 }
 
 fn dot(left: ArrayView1<'_, f32>, right: ArrayView1<'_, f32>) -> f64 {
-    left.iter().zip(right).map(|(left, right)| f64::from(*left) * f64::from(*right)).sum()
+    left.iter()
+        .zip(right)
+        .map(|(left, right)| f64::from(*left) * f64::from(*right))
+        .sum()
 }
 
 /// `Σ‖int8 − float‖² / Σ‖float − mean‖²`; NaN or infinite where the float features do not differ.
@@ -127,7 +130,10 @@ fn noise(float: &Array2<f32>, int8: &Array2<f32>) -> f64 {
     let mut variance = 0.0;
     for column in float.axis_iter(Axis(1)) {
         let mean = column.iter().copied().map(f64::from).sum::<f64>() / column.len() as f64;
-        variance += column.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>();
+        variance += column
+            .iter()
+            .map(|value| (f64::from(*value) - mean).powi(2))
+            .sum::<f64>();
     }
     difference / variance
 }
@@ -139,7 +145,9 @@ fn agreement(
     known: &Known<'_>,
     observer: &dyn Observer,
 ) -> Result<Option<f64>> {
-    let labelled: Vec<usize> = (0..known.classes.len()).filter(|&row| known.classes[row].is_some()).collect();
+    let labelled: Vec<usize> = (0..known.classes.len())
+        .filter(|&row| known.classes[row].is_some())
+        .collect();
     let mut classes: Vec<u32> = known.classes.iter().flatten().copied().collect();
     classes.sort_unstable();
     classes.dedup();
@@ -164,6 +172,10 @@ fn agreement(
     };
     let head = recipe.check()?.train(&task, observer, &mut |_| ())?.head;
     let (by_float, by_int8) = (head.classify(float.view())?, head.classify(int8.view())?);
-    let same = by_float.iter().zip(&by_int8).filter(|(float, int8)| float == int8).count();
+    let same = by_float
+        .iter()
+        .zip(&by_int8)
+        .filter(|(float, int8)| float == int8)
+        .count();
     Ok(Some(same as f64 / float.nrows().max(1) as f64))
 }

@@ -32,6 +32,7 @@ use crate::picture::Limits;
 use crate::space::{FeatureOptions, Precision};
 
 pub use fidelity::Fidelity;
+pub(crate) use kept::kept_file;
 pub use kept::quantized_for;
 
 use pictures::{Chosen, Shown};
@@ -162,7 +163,13 @@ pub fn quantize(
         return Err(too_few(backbone, &calibrated, &chosen));
     }
     let statistics = probe.finish();
-    let recipe = recipe(backbone, &calibrated.fingerprint(), calibrated.contents.len(), options, &float);
+    let recipe = recipe(
+        backbone,
+        &calibrated.fingerprint(),
+        calibrated.contents.len(),
+        options,
+        &float,
+    );
     let quantized = quantizer.write(&statistics, options.weight_bits, recipe).map_err(|problem| {
         observer.end();
         let hint = "the pictures must be different ones that the backbone gives finite features for: look at them, or \
@@ -281,6 +288,7 @@ fn too_few(backbone: &Backbone, calibrated: &pictures::Taken, chosen: &Chosen) -
         problem: format!(
             "it needs {FEWEST} different pictures to calibrate with, and the data set has {found}{split}{failed}"
         ),
-        hint: "calibrate with a larger data set of the same kind: `lastlayer models quantize --calibrate DATASET`".to_owned(),
+        hint: "calibrate with a larger data set of the same kind: `lastlayer models quantize --calibrate DATASET`"
+            .to_owned(),
     }
 }

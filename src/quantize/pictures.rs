@@ -53,7 +53,9 @@ impl Chosen {
 /// One of each list in turn, as long as they last.
 fn one_by_one(lists: Vec<Vec<usize>>) -> Vec<usize> {
     let longest = lists.iter().map(Vec::len).max().unwrap_or(0);
-    (0..longest).flat_map(|place| lists.iter().filter_map(move |list| list.get(place)).copied()).collect()
+    (0..longest)
+        .flat_map(|place| lists.iter().filter_map(move |list| list.get(place)).copied())
+        .collect()
 }
 
 /// What was taken of the pictures.
@@ -153,7 +155,9 @@ impl<'a> Shown<'a> {
                     Err(error) => {
                         self.taken.failed += 1;
                         let path = self.dataset.samples[index].path.display();
-                        self.taken.first_failure.get_or_insert_with(|| format!("`{path}`: {error}"));
+                        self.taken
+                            .first_failure
+                            .get_or_insert_with(|| format!("`{path}`: {error}"));
                     }
                 }
             }

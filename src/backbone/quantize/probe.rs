@@ -77,7 +77,7 @@ impl<'a> Probe<'a> {
                 tensors.push(Values { name, shape, values });
             }
         }
-        self.statistics.add(&tensors, n);
+        self.statistics.add(&tensors);
         let feature = outputs
             .get(self.quantizer.feature.as_str())
             .ok_or_else(|| Error::ModelShape(format!("it gave no tensor `{}`", self.quantizer.feature)))?;

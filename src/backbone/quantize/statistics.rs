@@ -19,7 +19,6 @@ const OUTSIDE: f64 = 2e-6;
 #[derive(Debug, Default)]
 pub(crate) struct Statistics {
     tensors: HashMap<String, TensorStatistics>,
-    pictures: usize,
 }
 
 #[derive(Debug)]
@@ -40,8 +39,8 @@ pub(super) struct Values<'a> {
 }
 
 impl Statistics {
-    /// Takes in the tensors that `pictures` pictures gave.
-    pub(super) fn add(&mut self, tensors: &[Values<'_>], pictures: usize) {
+    /// Takes in the tensors that a run gave.
+    pub(super) fn add(&mut self, tensors: &[Values<'_>]) {
         let mut states: Vec<(Values<'_>, TensorStatistics)> = tensors
             .iter()
             .map(|tensor| {
@@ -56,12 +55,6 @@ impl Statistics {
             .into_iter()
             .map(|(tensor, state)| (tensor.name.to_owned(), state));
         self.tensors.extend(named);
-        self.pictures += pictures;
-    }
-
-    /// How many pictures there were.
-    pub(crate) fn pictures(&self) -> usize {
-        self.pictures
     }
 
     /// The range that the integers of a tensor span, and zero lies in.
