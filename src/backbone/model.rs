@@ -118,14 +118,17 @@ impl Backbone {
         let file = self.origin.file.display();
         match (self.is_quantized(), wanted) {
             (true, Precision::Fp32 | Precision::Int8) => Ok(Precision::Int8),
-            (true, other) => Err(Error::Usage(format!(
-                "`{file}` is quantised to int8 and can't compute in {other}; name the backbone it was made of"
-            ))),
-            (false, Precision::Int8) => Err(Error::Usage(format!(
-                "`{file}` is not quantised: run `lastlayer models quantize {} --calibrate DATASET` and name the file it \
-                 writes",
-                self.origin.name
-            ))),
+            (true, other) => Err(Error::Options {
+                problem: format!("`{file}` is quantised to int8 and can't compute in {other}"),
+                hint: "name the backbone that it was made of".to_owned(),
+            }),
+            (false, Precision::Int8) => Err(Error::Options {
+                problem: format!("`{file}` is not quantised"),
+                hint: format!(
+                    "run `lastlayer models quantize {} --calibrate DATASET` and name the file that it writes",
+                    self.origin.name
+                ),
+            }),
             (false, other) => Ok(other),
         }
     }

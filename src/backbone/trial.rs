@@ -31,9 +31,10 @@ impl FeatureModel {
     ) -> Result<Session> {
         let device = match device {
             Device::Cuda { .. } if self.is_quantized => {
-                return Err(Error::Usage(format!(
-                    "an int8 backbone runs on the CPU, not on {device}; on a GPU use --precision fp16"
-                )));
+                return Err(Error::Options {
+                    problem: format!("an int8 backbone runs on the CPU, not on {device}"),
+                    hint: "leave out --device, or use --precision fp16 on a GPU".to_owned(),
+                });
             }
             // A GPU has no kernels for it: it would compute the same in floats, slowly.
             _ if self.is_quantized => Device::Cpu,

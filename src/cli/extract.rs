@@ -240,11 +240,14 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let (backbone, quantized) = match features.precision {
         Precision::Int8 if !backbone.is_quantized() => {
             let Opened::Listed(dataset) = &opened else {
-                return Err(Error::Usage(format!(
-                    "what comes once can't be calibrated on: run `lastlayer models quantize {0} --calibrate DATASET` on \
-                     pictures of the same kind, then `extract --backbone` with the file it writes",
-                    arguments.backbone.backbone
-                ))
+                return Err(Error::Options {
+                    problem: "a stream can be read once, and int8 must be calibrated before".to_owned(),
+                    hint: format!(
+                        "run `lastlayer models quantize {} --calibrate DATASET` on pictures of the same kind, then `extract` \
+                         with --backbone and the file that it writes",
+                        arguments.backbone.backbone
+                    ),
+                }
                 .into());
             };
             let options = quantize_options(features, &arguments.reading, context);

@@ -191,10 +191,10 @@ fn find_backbone(classifier: &Classifier, context: &Context) -> Result<Arc<Backb
         context.backbone_file(name, backbone_file, feature)
     } else if classifier.space().precision == Precision::Int8 {
         // Its name is that of the fp32 backbone it was made of.
-        Err(Error::Usage(format!(
-            "the int8 backbone `{}` of this head is gone; name it with --backbone, or extract and train again",
-            backbone_file.display()
-        )))
+        Err(Error::Options {
+            problem: format!("the int8 backbone `{}` of this head is gone", backbone_file.display()),
+            hint: "name it with --backbone, or extract and train again".to_owned(),
+        })
     } else {
         context.backbone(name, feature)
     }

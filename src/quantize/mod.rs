@@ -35,7 +35,8 @@ pub use fidelity::Fidelity;
 pub(crate) use kept::kept_file;
 pub use kept::quantized_for;
 
-use pictures::{Chosen, Shown};
+use fidelity::Known;
+use pictures::{Chosen, Shown, Taken};
 
 /// Raised when the same pictures would give another file.
 const METHOD: u32 = 1;
@@ -127,168 +128,179 @@ pub fn quantize(
     observer: &dyn Observer,
 ) -> Result<Quantization> {
     let start = Instant::now();
-    let refuse = |problem: String, hint: &str| Error::Quantization {
-        backbone: backbone.origin().name.clone(),
-        problem,
-        hint: hint.to_owned(),
-    };
-    let float = FeatureOptions {
-        precision: Precision::Fp32,
-        ..options.features
-    };
-    if backbone.is_quantized() {
-        return Err(refuse("it is quantised already".to_owned(), "use it as it is"));
-    }
-    let transform = backbone.space(&float)?.transform;
-    let chosen = Chosen::of(dataset, options.seed);
-    let runtime = Runtime::load(&options.inference.runtime, observer)?;
-    let model = backbone.model();
-    let (onnx, fixed_batch) = model.running_model(runtime, observer);
-    let quantizer =
-        Quantizer::new(onnx, &model.input, &model.output).map_err(|unfit| refuse(unfit.problem, &unfit.hint))?;
-    let threads = options.inference.threads.max(1);
-    let side = transform.crop as usize;
-
     observer.begin("quantize", Some(2 * options.images as u64), Unit::Pictures);
-    let mut probe = Probe::open(runtime, &quantizer, threads)?;
-    let mut shown = Shown::new(dataset, &transform, options.limits, fixed_batch.unwrap_or(BATCH));
-    let mut known = Vec::new();
-    shown.show(&chosen.calibration, options.images, observer, &mut |pictures| {
-        known.extend(probe.show(pictures, [3, side, side])?);
-        Ok(())
-    })?;
-    let calibrated = shown.take();
-    if calibrated.contents.len() < FEWEST.min(options.images) {
-        observer.end();
-        return Err(too_few(backbone, &calibrated, &chosen));
-    }
-    let statistics = probe.finish();
-    let recipe = recipe(
+    let made = Job {
         backbone,
-        &calibrated.fingerprint(),
-        calibrated.contents.len(),
+        dataset,
         options,
-        &float,
-    );
-    let quantized = quantizer.write(&statistics, options.weight_bits, recipe).map_err(|problem| {
-        observer.end();
-        let hint = "the pictures must be different ones that the backbone gives finite features for: look at them, or \
-                    calibrate with others";
-        refuse(format!("its tensor {problem}"), hint)
-    })?;
-    let quantized = Bytes::from(quantized);
-    let int8 = FeatureModel::from_bytes(quantized.clone(), Path::new("the quantised backbone"), None)?;
-
-    let mut sessions = [
-        model.open_session(runtime, Device::Cpu, threads, observer)?,
-        int8.open_session(runtime, Device::Cpu, threads, observer)?,
-    ];
-    let mut compare = |pictures: &[f32]| -> Result<[Vec<f32>; 2]> {
-        let count = pictures.len() / (3 * side * side);
-        let [float, int8] = &mut sessions;
-        Ok([float.run(pictures, count)?, int8.run(pictures, count)?])
-    };
-    let (mut float_features, mut int8_features) = (Vec::new(), Vec::new());
-    let mut take = |pictures: &[f32]| -> Result<()> {
-        let [float, int8] = compare(pictures)?;
-        float_features.extend(float);
-        int8_features.extend(int8);
-        Ok(())
-    };
-    // Whatever was not shown for calibration, first of what trains; `shown` passes over what it has shown.
-    let most = options.images.clamp(FEWEST, MOST_COMPARED);
-    shown.show(&chosen.others, most, observer, &mut take)?;
-    let mut compared = shown.take();
-    let held_out = compared.contents.len() >= FEWEST;
-    if !held_out {
-        shown.forget();
-        shown.show(&chosen.calibration, most, observer, &mut take)?;
-        let again = shown.take();
-        compared.classes.extend(again.classes);
-        compared.contents.extend(again.contents);
-    }
-    observer.end();
-    let rows = |features: Vec<f32>, count: usize| {
-        let columns = features.len() / count.max(1);
-        Array2::from_shape_vec((count, columns), features)
-            .map_err(|error| Error::ModelShape(format!("its features are no rows: {error}")))
-    };
-    let count = compared.contents.len();
-    let fidelity = Fidelity::measure(
-        &rows(float_features, count)?,
-        &rows(int8_features, count)?,
-        held_out,
-        &fidelity::Known {
-            features: rows(known, calibrated.contents.len())?,
-            classes: &calibrated.classes,
-        },
         observer,
-    )?;
-    fidelity.verdict().map_err(|problem| {
-        refuse(
-            problem,
-            "calibrate with more pictures (--images), or with pictures like those it will see; some networks lose too much \
-             in int8 whatever they are shown",
-        )
-    })?;
-    let report = QuantizeReport {
-        backbone: backbone.origin().name.clone(),
-        file: None,
-        blake3: blake3::hash(&quantized).to_hex().to_string(),
-        bytes: quantized.len(),
-        images: calibrated.contents.len(),
-        failed: calibrated.failed,
-        calibration: calibrated.fingerprint(),
-        weight_bits: options.weight_bits.into(),
-        fidelity,
-        seconds: start.elapsed().as_secs_f64(),
-    };
-    Ok(Quantization {
-        onnx: quantized.to_vec(),
-        report,
-    })
-}
-
-/// How the file was made, for whoever finds it. No version of the program: it would be another backbone at each release.
-fn recipe(
-    backbone: &Backbone,
-    calibration: &str,
-    images: usize,
-    options: &QuantizeOptions,
-    features: &FeatureOptions,
-) -> String {
-    json!({
-        "method": METHOD,
-        "backbone": backbone.blake3(),
-        "calibration": calibration,
-        "images": images,
-        "seed": options.seed,
-        "exif": features.exif,
-        "decode": features.decode,
-        "weights": "int8, per channel, biases corrected",
-        "weight_bits": u8::from(options.weight_bits),
-        "activations": "uint8, all but 2e-6 of the values in range",
-    })
-    .to_string()
-}
-
-fn too_few(backbone: &Backbone, calibrated: &pictures::Taken, chosen: &Chosen) -> Error {
-    let found = calibrated.contents.len();
-    let first = calibrated.first_failure.as_ref();
-    let failed = first.map_or_else(String::new, |failure| {
-        format!("; {} could not be read, the first: {failure}", calibrated.failed)
-    });
-    let split = if chosen.calibration.is_empty() && !chosen.others.is_empty() {
-        " outside of its val and test splits"
-    } else {
-        ""
-    };
-    Error::Quantization {
-        backbone: backbone.origin().name.clone(),
-        problem: format!(
-            "it needs {FEWEST} different pictures to calibrate with, and the data set has {found}{split}{failed}"
-        ),
-        hint: "calibrate with a larger data set of the same kind: `lastlayer models quantize --calibrate DATASET`"
-            .to_owned(),
     }
+    .run();
+    observer.end();
+    let mut made = made?;
+    made.report.seconds = start.elapsed().as_secs_f64();
+    Ok(made)
+}
+
+struct Job<'a> {
+    backbone: &'a Backbone,
+    dataset: &'a Dataset,
+    options: &'a QuantizeOptions,
+    observer: &'a dyn Observer,
+}
+
+impl Job<'_> {
+    fn run(&self) -> Result<Quantization> {
+        let Self {
+            backbone,
+            options,
+            observer,
+            ..
+        } = *self;
+        if backbone.is_quantized() {
+            return Err(self.refuse("it is quantised already".to_owned(), "use it as it is"));
+        }
+        let features = FeatureOptions {
+            precision: Precision::Fp32,
+            ..options.features
+        };
+        let transform = backbone.space(&features)?.transform;
+        let chosen = Chosen::of(self.dataset, options.seed);
+        let runtime = Runtime::load(&options.inference.runtime, observer)?;
+        let model = backbone.model();
+        let (onnx, batch) = model.running_model(runtime, observer);
+        let quantizer = Quantizer::new(onnx, &model.input, &model.output)
+            .map_err(|unfit| self.refuse(unfit.problem, &unfit.hint))?;
+        let side = transform.crop as usize;
+
+        let mut probe = Probe::open(runtime, &quantizer, batch, options.inference.threads)?;
+        let mut shown = Shown::new(self.dataset, &transform, options.limits, batch.unwrap_or(BATCH));
+        let mut known = Vec::new();
+        shown.show(&chosen.calibration, options.images, observer, &mut |pictures| {
+            known.extend(probe.show(pictures, [3, side, side])?);
+            Ok(())
+        })?;
+        let calibrated = shown.take();
+        let images = calibrated.contents.len();
+        if images < FEWEST {
+            return Err(self.too_few(&calibrated, &chosen));
+        }
+        let recipe = self.recipe(&calibrated);
+        let onnx = quantizer
+            .write(&probe.finish(), options.weight_bits, recipe)
+            .map_err(|problem| {
+                let hint = "the pictures must be different ones that the backbone gives finite features for: look at \
+                            them, or calibrate with others";
+                self.refuse(format!("its tensor {problem}"), hint)
+            })?;
+        let known = Known {
+            features: rows(known, images)?,
+            classes: &calibrated.classes,
+        };
+        let fidelity = self.compare(&onnx, &mut shown, &chosen, &known)?;
+        fidelity.verdict().map_err(|problem| {
+            self.refuse(
+                problem,
+                "calibrate with more pictures (--images), or with pictures like those it will see; some networks lose too \
+                 much in int8 whatever they are shown",
+            )
+        })?;
+        let report = QuantizeReport {
+            backbone: backbone.origin().name.clone(),
+            file: None,
+            blake3: blake3::hash(&onnx).to_hex().to_string(),
+            bytes: onnx.len(),
+            images,
+            failed: calibrated.failed,
+            calibration: calibrated.fingerprint(),
+            weight_bits: options.weight_bits.into(),
+            fidelity,
+            seconds: 0.0,
+        };
+        Ok(Quantization { onnx, report })
+    }
+
+    /// Compares the quantised model with the float one on pictures that were not shown, where there are enough.
+    fn compare(&self, onnx: &[u8], shown: &mut Shown<'_>, chosen: &Chosen, known: &Known<'_>) -> Result<Fidelity> {
+        let Self { options, observer, .. } = *self;
+        let runtime = Runtime::load(&options.inference.runtime, observer)?;
+        let threads = options.inference.threads.max(1);
+        let bytes = Bytes::copy_from_slice(onnx);
+        let quantized = FeatureModel::from_bytes(bytes, Path::new("the quantised backbone"), None)?;
+        let open = |model: &FeatureModel| model.open_session(runtime, Device::Cpu, threads, observer);
+        let (mut float, mut int8) = (open(self.backbone.model())?, open(&quantized)?);
+        let (mut float_features, mut int8_features) = (Vec::new(), Vec::new());
+        let (height, width) = quantized.input_size;
+        let length = 3 * height as usize * width as usize;
+        let mut take = |pictures: &[f32]| -> Result<()> {
+            let count = pictures.len() / length;
+            float_features.extend(float.run(pictures, count)?);
+            int8_features.extend(int8.run(pictures, count)?);
+            Ok(())
+        };
+        let most = options.images.clamp(FEWEST, MOST_COMPARED);
+        shown.show(&chosen.others, most, observer, &mut take)?;
+        let mut count = shown.take().contents.len();
+        let held_out = count >= FEWEST;
+        if !held_out {
+            shown.forget();
+            shown.show(&chosen.calibration, most, observer, &mut take)?;
+            count += shown.take().contents.len();
+        }
+        Fidelity::measure(
+            &rows(float_features, count)?,
+            &rows(int8_features, count)?,
+            held_out,
+            known,
+            observer,
+        )
+    }
+
+    fn refuse(&self, problem: String, hint: &str) -> Error {
+        Error::Quantization {
+            backbone: self.backbone.origin().name.clone(),
+            problem,
+            hint: hint.to_owned(),
+        }
+    }
+
+    fn too_few(&self, calibrated: &Taken, chosen: &Chosen) -> Error {
+        let found = calibrated.contents.len();
+        let failed = calibrated.first_failure.as_ref().map_or_else(String::new, |failure| {
+            format!("; {} could not be read, the first: {failure}", calibrated.failed)
+        });
+        let split = match chosen.others.len() > chosen.calibration.len() {
+            true => " outside of its val and test splits",
+            false => "",
+        };
+        self.refuse(
+            format!("it needs {FEWEST} different pictures to calibrate with, and the data set has {found}{split}{failed}"),
+            "calibrate with a larger data set of the same kind: `lastlayer models quantize BACKBONE --calibrate DATASET`",
+        )
+    }
+
+    /// How the file was made, for whoever finds it. No version of the program: it would be another backbone at each release.
+    fn recipe(&self, calibrated: &Taken) -> String {
+        let Self { backbone, options, .. } = *self;
+        json!({
+            "method": METHOD,
+            "backbone": backbone.blake3(),
+            "calibration": calibrated.fingerprint(),
+            "images": calibrated.contents.len(),
+            "seed": options.seed,
+            "exif": options.features.exif,
+            "decode": options.features.decode,
+            "weights": "int8, per channel, biases corrected",
+            "weight_bits": u8::from(options.weight_bits),
+            "activations": "uint8, all but 2e-6 of the values in range",
+        })
+        .to_string()
+    }
+}
+
+/// `count` features one after the other as rows.
+fn rows(features: Vec<f32>, count: usize) -> Result<Array2<f32>> {
+    let columns = features.len() / count.max(1);
+    Array2::from_shape_vec((count, columns), features)
+        .map_err(|error| Error::ModelShape(format!("its features are no rows: {error}")))
 }

@@ -86,6 +86,9 @@ pub(super) struct Shown<'a> {
     transform: &'a Transform,
     limits: Limits,
     batch: usize,
+    /// By index.
+    shown: HashSet<usize>,
+    /// By content.
     seen: HashSet<[u8; 32]>,
     taken: Taken,
 }
@@ -98,6 +101,7 @@ impl<'a> Shown<'a> {
             transform,
             limits,
             batch,
+            shown: HashSet::new(),
             seen: HashSet::new(),
             taken: Taken::default(),
         }
@@ -110,6 +114,7 @@ impl<'a> Shown<'a> {
 
     /// Contents that were shown may be shown again.
     pub(super) fn forget(&mut self) {
+        self.shown.clear();
         self.seen.clear();
     }
 
@@ -124,23 +129,23 @@ impl<'a> Shown<'a> {
     ) -> Result<()> {
         let mut waiting: Vec<f32> = Vec::new();
         let length = self.transform.tensor_len();
-        for chunk in candidates.chunks(CHUNK) {
-            let left = count - self.taken.contents.len();
-            if left == 0 {
-                break;
-            }
-            let decoded: Vec<_> = chunk[..chunk.len().min(left.max(self.batch))]
-                .par_iter()
-                .map(|&index| (index, self.decode(index)))
-                .collect();
+        let fresh: Vec<usize> = candidates
+            .iter()
+            .copied()
+            .filter(|index| !self.shown.contains(index))
+            .collect();
+        let mut left = &fresh[..];
+        while !left.is_empty() && self.taken.contents.len() < count {
+            let (now, later) = left.split_at(left.len().min(CHUNK).min(count - self.taken.contents.len()));
+            left = later;
+            let decoded: Vec<_> = now.par_iter().map(|&index| (index, self.decode(index))).collect();
             for (index, decoded) in decoded {
                 if observer.interrupted() {
-                    observer.end();
                     return Err(Error::Interrupted);
                 }
+                self.shown.insert(index);
                 match decoded {
                     Ok((content, _)) if self.seen.contains(&content) => {}
-                    Ok(_) if self.taken.contents.len() == count => {}
                     Ok((content, tensor)) => {
                         self.seen.insert(content);
                         self.taken.contents.push(content);

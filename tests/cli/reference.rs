@@ -99,7 +99,9 @@ fn cats_are_as_torchvision_and_pytorch_have_them() {
     let Some(extracted) = cats() else { return };
     assert_eq!(counts(&extracted.report), [720, 720, 0, 0]);
     assert_eq!(extracted.report["feature_dim"], 512);
-    let again = extract(&extracted.scene, &extracted.shared, "cats4", &[]).code(0).json();
+    let again = extract(&extracted.scene, &extracted.shared, "cats4", &[])
+        .code(0)
+        .json();
     assert_eq!(counts(&again), [720, 0, 720, 0]);
     let (lowest, mean) = cosines(extracted, "cats4");
     let accuracies = accuracies(extracted, "cats4");

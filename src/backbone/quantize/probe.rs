@@ -14,15 +14,22 @@ use crate::error::{Error, Result};
 pub(crate) struct Probe<'a> {
     session: ort::session::Session,
     quantizer: &'a Quantizer,
+    /// How many pictures it takes at a time, where it takes no other number.
+    batch: Option<usize>,
     statistics: Statistics,
 }
 
 impl<'a> Probe<'a> {
-    /// Opens the float graph of `quantizer` for looking into it.
+    /// Opens the float graph of `quantizer` for looking into it; `batch` is how many pictures it takes, where that is fixed.
     ///
     /// # Errors
     /// [`Error::Inference`] if ONNX Runtime can't load it.
-    pub(crate) fn open(runtime: &Runtime, quantizer: &'a Quantizer, threads: usize) -> Result<Self> {
+    pub(crate) fn open(
+        runtime: &Runtime,
+        quantizer: &'a Quantizer,
+        batch: Option<usize>,
+        threads: usize,
+    ) -> Result<Self> {
         let open = || -> ort::Result<ort::session::Session> {
             ort::session::Session::builder(runtime.environment())?
                 .with_optimization_level(GraphOptimizationLevel::All)?
@@ -38,11 +45,14 @@ impl<'a> Probe<'a> {
         Ok(Self {
             session,
             quantizer,
+            batch,
             statistics: Statistics::default(),
         })
     }
 
     /// Shows it `pictures` of the size `[c, h, w]`, one after the other; returns their features, `[n, d]` row-major.
+    ///
+    /// Where too few are given for a fixed batch, the first ones fill it up and count once more.
     ///
     /// # Errors
     /// [`Error::Inference`] if ONNX Runtime fails, [`Error::ModelShape`] if the feature is no f32 tensor.
@@ -57,6 +67,14 @@ impl<'a> Probe<'a> {
         let length: usize = picture.iter().product();
         let n = pictures.len() / length;
         assert_eq!(pictures.len(), n * length, "whole pictures");
+        let filled: Vec<f32>;
+        let (pictures, given, n) = match self.batch {
+            Some(batch) if n < batch && n > 0 => {
+                filled = pictures.iter().copied().cycle().take(batch * length).collect();
+                (&filled[..], n, batch)
+            }
+            _ => (pictures, n, n),
+        };
         let [channels, height, width] = picture;
         let tensor = TensorRef::from_array_view(([n, channels, height, width], pictures)).map_err(failed)?;
         let outputs = self
@@ -81,7 +99,8 @@ impl<'a> Probe<'a> {
         let feature = outputs
             .get(self.quantizer.feature.as_str())
             .ok_or_else(|| Error::ModelShape(format!("it gave no tensor `{}`", self.quantizer.feature)))?;
-        Ok(feature.try_extract_tensor::<f32>().map_err(failed)?.1.to_vec())
+        let features = feature.try_extract_tensor::<f32>().map_err(failed)?.1;
+        Ok(features[..features.len() / n.max(1) * given].to_vec())
     }
 
     /// What was seen.

@@ -87,7 +87,7 @@ fn quantizer(onnx: &[u8]) -> Quantizer {
 }
 
 fn calibrated(quantizer: &Quantizer, batch: usize, threads: usize) -> Statistics {
-    let mut probe = Probe::open(tests_runtime(), quantizer, threads).unwrap();
+    let mut probe = Probe::open(tests_runtime(), quantizer, None, threads).unwrap();
     let length: usize = PICTURE.iter().product();
     for pictures in pictures(24, 1).chunks(batch * length) {
         probe.show(pictures, PICTURE).unwrap();
@@ -414,7 +414,7 @@ fn what_cannot_be_quantised_says_why() {
 fn tensors_that_give_no_range_are_named() {
     let quantizer = quantizer(&residual());
     let try_with = |pictures: &[f32]| {
-        let mut probe = Probe::open(tests_runtime(), &quantizer, 1).unwrap();
+        let mut probe = Probe::open(tests_runtime(), &quantizer, None, 1).unwrap();
         probe.show(pictures, PICTURE).unwrap();
         quantizer
             .write(&probe.finish(), WeightBits::Eight, String::new())
@@ -480,7 +480,7 @@ fn an_old_network_with_normalisations_is_quantised_too() {
     let pictures = pictures(16, 4);
     let expected = features(&onnx, &pictures);
     let quantizer = quantizer(&onnx);
-    let mut probe = Probe::open(tests_runtime(), &quantizer, 1).unwrap();
+    let mut probe = Probe::open(tests_runtime(), &quantizer, None, 1).unwrap();
     let prepared = probe.show(&pictures, PICTURE).unwrap();
     for (found, expected) in prepared.iter().zip(&expected) {
         // Weights are rounded once more by folding.

@@ -81,11 +81,13 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     };
     let stdin = Box::new(std::io::stdin());
     let Opened::Listed(dataset) = Dataset::open(&arguments.calibrate, &arguments.input.options(), stdin)? else {
-        return Err(Error::Usage(format!(
-            "`{}` can be read once and from front to back only, but pictures must be chosen from it: unpack it, or give a \
-             folder, a table or a list",
-            arguments.calibrate.display()
-        ))
+        return Err(Error::Options {
+            problem: format!(
+                "`{}` can be read once and from front to back only, but pictures must be chosen from it",
+                arguments.calibrate.display()
+            ),
+            hint: "unpack it, or give a folder, a table or a list".to_owned(),
+        }
         .into());
     };
     catch_interrupts();
