@@ -115,8 +115,8 @@ fn what_is_too_far_is_refused_with_the_reason() {
         change(&mut changed);
         changed.verdict().unwrap_err()
     };
-    assert!(refused(&|fidelity| fidelity.cosine = 0.97).contains("cosine of 0.9700"));
-    assert!(refused(&|fidelity| fidelity.noise = 0.2).contains("20 %"));
+    assert!(refused(&|fidelity| fidelity.cosine = 0.94).contains("cosine of 0.9400"));
+    assert!(refused(&|fidelity| fidelity.noise = 0.3).contains("30 %"));
     assert!(refused(&|fidelity| fidelity.noise = f64::INFINITY).contains("the same for every picture"));
     assert!(refused(&|fidelity| fidelity.cosine = f64::NAN).contains("not finite"));
     assert!(refused(&|fidelity| fidelity.head_agreement = Some(0.8)).contains("80.0 %"));
