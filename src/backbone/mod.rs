@@ -39,7 +39,6 @@ pub use model::Backbone;
 pub use quantize::WeightBits;
 pub(crate) use quantize::{Probe, Quantizer};
 pub use runtime::{Attempt, Located, Place, Runtime, RuntimeOptions};
-pub(crate) use session::is_cpu_only;
 pub use session::{Device, Session, SessionOptions, registered_providers};
 pub(crate) use zoo::Zoo;
 pub use zoo::{ZooModel, models};

@@ -327,7 +327,7 @@ fn declared_shape(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Res
 /// Whether a session asked for `device` runs on the CPU for sure, before one is opened.
 ///
 /// Only after [`Runtime::load`]: ONNX Runtime is asked which providers it was built with.
-pub(crate) fn is_cpu_only(_runtime: &Runtime, device: Device) -> bool {
+fn is_cpu_only(_runtime: &Runtime, device: Device) -> bool {
     match device {
         Device::Cpu => true,
         Device::Cuda { .. } => false,
