@@ -201,6 +201,17 @@ pub enum Error {
         hint: String,
     },
 
+    /// A backbone can't be quantised, or not with these pictures.
+    #[error("cannot quantise `{backbone}`: {problem}")]
+    Quantization {
+        /// The backbone as it was named.
+        backbone: String,
+        /// What stands in the way.
+        problem: String,
+        /// What the user can do.
+        hint: String,
+    },
+
     /// The tensor that was asked for is not computed in the model.
     #[error("`{}` computes no tensor named `{tensor}`", path.display())]
     UnknownTensor {

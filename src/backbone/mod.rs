@@ -5,6 +5,7 @@
 //! | `model` | a backbone file with its identity |
 //! | `graph` | cuts any ONNX classifier at its features |
 //! | `session`, `cuda` | runs it, on the CPU or a GPU |
+//! | `quantize` | makes 8-bit integers of its weights and tensors |
 //! | `optimised` | keeps what ONNX Runtime made of a network for this machine |
 //! | `trial` | decides whether a fixed batch could be opened |
 //! | `runtime` | finds, fetches and loads the ONNX Runtime library |
@@ -24,6 +25,7 @@ mod network;
 mod onnx;
 mod optimised;
 mod pip;
+mod quantize;
 mod runtime;
 mod session;
 mod trial;
@@ -34,6 +36,8 @@ pub(crate) use convert::{convert_wheel, untrained_resnet18};
 pub(crate) use download::Patience;
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use model::Backbone;
+pub use quantize::WeightBits;
+pub(crate) use quantize::{Probe, Quantizer};
 pub use runtime::{Attempt, Located, Place, Runtime, RuntimeOptions};
 pub use session::{Device, Session, SessionOptions, registered_providers};
 pub(crate) use zoo::Zoo;

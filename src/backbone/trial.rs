@@ -6,7 +6,7 @@
 use super::graph::{FeatureModel, FixedBatch};
 use super::runtime::Runtime;
 use super::session::{Device, Session, SessionOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::observer::Observer;
 
 /// Features may differ by this share of the largest one; batches of other sizes may be summed in another order.
@@ -29,13 +29,31 @@ impl FeatureModel {
         threads: usize,
         observer: &dyn Observer,
     ) -> Result<Session> {
-        let unopened = self.fixed_batch.as_ref().and_then(|fixed| {
-            fixed
-                .decided
-                .get_or_init(|| self.decide(fixed, runtime, observer))
-                .as_deref()
-        });
-        self.open(unopened.unwrap_or(&self.onnx), runtime, device, threads, observer)
+        let device = match device {
+            Device::Cuda { .. } if self.is_quantized => {
+                return Err(Error::Options {
+                    problem: format!("an int8 backbone runs on the CPU, not on {device}"),
+                    hint: "leave out --device, or use --precision fp16 on a GPU".to_owned(),
+                });
+            }
+            // A GPU has no kernels for it: it would compute the same in floats, slowly.
+            _ if self.is_quantized => Device::Cpu,
+            device => device,
+        };
+        let (onnx, _) = self.running_model(runtime, observer);
+        self.open(onnx, runtime, device, threads, observer)
+    }
+
+    /// The model that sessions run, and how many pictures it takes at a time where it takes no other number.
+    pub(crate) fn running_model(&self, runtime: &Runtime, observer: &dyn Observer) -> (&[u8], Option<usize>) {
+        let Some(fixed) = &self.fixed_batch else {
+            return (&self.onnx, None);
+        };
+        let decided = fixed.decided.get_or_init(|| self.decide(fixed, runtime, observer));
+        match decided {
+            Some(unopened) => (unopened, usize::try_from(fixed.batch).ok()),
+            None => (&self.onnx, None),
+        }
     }
 
     fn open(

@@ -8,6 +8,7 @@ mod drawing;
 mod evaluate;
 mod extract;
 mod inputs;
+mod models;
 mod output;
 mod predict;
 mod progress;
@@ -53,6 +54,9 @@ enum Command {
     /// Look into the cache, check it, tidy it, or write features out of it
     #[command(subcommand)]
     Cache(cache::Command),
+    /// List backbones, or write one in 8-bit integers
+    #[command(subcommand)]
+    Models(models::Command),
     /// Say what was found where: ONNX Runtime, devices, backbones, cache
     Doctor(doctor::Arguments),
 }
@@ -142,6 +146,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Runs(arguments) => runs::run(arguments, context),
         Command::Demo(arguments) => demo::run(arguments, context),
         Command::Cache(command) => cache::run(command, context),
+        Command::Models(command) => models::run(command, context),
         Command::Doctor(arguments) => doctor::run(arguments, context),
     }
 }

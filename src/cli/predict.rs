@@ -19,6 +19,7 @@ use crate::head::HeadMeta;
 use crate::observer::Observer;
 use crate::picture::Limits;
 use crate::predict::{Classifier, PredictOptions, Prediction};
+use crate::space::Precision;
 use crate::views::{MOST_VIEWS, RandomViews};
 
 #[derive(Debug, Args)]
@@ -188,6 +189,12 @@ fn find_backbone(classifier: &Classifier, context: &Context) -> Result<Arc<Backb
     let feature = Some(classifier.space().feature.as_str());
     if backbone_file.is_file() {
         context.backbone_file(name, backbone_file, feature)
+    } else if classifier.space().precision == Precision::Int8 {
+        // Its name is that of the fp32 backbone it was made of.
+        Err(Error::Options {
+            problem: format!("the int8 backbone `{}` of this head is gone", backbone_file.display()),
+            hint: "name it with --backbone, or extract and train again".to_owned(),
+        })
     } else {
         context.backbone(name, feature)
     }

@@ -92,6 +92,7 @@ impl Error {
                 Some("one input of f32 [batch, 3, height, width] is needed, channels first".to_owned())
             }
             Self::Model { hint, .. } => Some(hint.clone()),
+            Self::Quantization { hint, .. } => Some(hint.clone()).filter(|hint| !hint.is_empty()),
             Self::UnknownTensor { candidates, .. } if !candidates.is_empty() => {
                 let names: Vec<String> = candidates.iter().map(|name| format!("`{name}`")).collect();
                 Some(format!("features could be {}", names.join(", ")))

@@ -20,6 +20,7 @@ mod extract_data;
 mod failures;
 mod folds;
 mod inputs;
+mod int8;
 #[cfg(unix)]
 mod kill;
 mod options;
