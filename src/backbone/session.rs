@@ -6,9 +6,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 use ort::ep::ExecutionProvider as _;
 use ort::session::builder::GraphOptimizationLevel;
-use ort::value::{TensorRef, ValueType};
+use ort::value::{TensorElementType, TensorRef, ValueType};
 use prost::Message as _;
 
 use super::runtime::Runtime;
@@ -85,7 +87,10 @@ pub struct Session {
     input: String,
     output: String,
     picture: [usize; 3],
+    /// Pictures of every run, where that can't be any number.
     fixed_batch: Option<usize>,
+    /// The pictures rounded to f16, for a model that takes them so; kept so that it is allocated once.
+    halves: Option<Vec<f16>>,
     feature_dim: Option<usize>,
     device_name: String,
 }
@@ -165,6 +170,7 @@ impl Session {
             output: options.output.to_owned(),
             picture: options.picture,
             fixed_batch: None,
+            halves: None,
             feature_dim: None,
             device_name: device.to_string(),
         };
@@ -226,11 +232,17 @@ impl Session {
             source,
         };
         let [channels, height, width] = self.picture;
-        let pictures = TensorRef::from_array_view(([n, channels, height, width], batch)).map_err(failed)?;
-        let outputs = self
-            .inner
-            .run(ort::inputs![self.input.as_str() => pictures])
-            .map_err(failed)?;
+        let shape = [n, channels, height, width];
+        let name = self.input.as_str();
+        let inputs = match &mut self.halves {
+            None => ort::inputs![name => TensorRef::from_array_view((shape, batch)).map_err(failed)?],
+            Some(halves) => {
+                halves.resize(batch.len(), f16::ZERO);
+                halves.convert_from_f32_slice(batch);
+                ort::inputs![name => TensorRef::from_array_view((shape, halves.as_slice())).map_err(failed)?]
+            }
+        };
+        let outputs = self.inner.run(inputs).map_err(failed)?;
         let output = outputs
             .get(self.output.as_str())
             .ok_or_else(|| Error::ModelShape(format!("it gave no tensor `{}`", self.output)))?;
@@ -248,7 +260,8 @@ impl Session {
 
     /// Finds the two tensors, and refuses pictures which the model says it can't take.
     fn check_tensors(&mut self) -> Result<()> {
-        let input = declared_shape("input", self.inner.inputs(), &self.input)?;
+        let (element, input) = declared("input", self.inner.inputs(), &self.input)?;
+        self.halves = (element == TensorElementType::Float16).then(Vec::new);
         if let Some(shape) = &input {
             let wanted: Vec<_> = self.picture.iter().map(|&length| length as i64).collect();
             let fits = shape.len() == 4
@@ -264,7 +277,13 @@ impl Session {
             }
             self.fixed_batch = usize::try_from(shape[0]).ok().filter(|&batch| batch > 0);
         }
-        let output = declared_shape("output", self.inner.outputs(), &self.output)?;
+        let (element, output) = declared("output", self.inner.outputs(), &self.output)?;
+        if element != TensorElementType::Float32 {
+            return Err(Error::ModelShape(format!(
+                "output `{}` is of {element}, expected f32",
+                self.output
+            )));
+        }
         self.feature_dim = output
             .as_deref()
             .and_then(|shape| shape.get(1))
@@ -295,8 +314,12 @@ fn feature_dim(shape: &[i64], n: usize) -> Option<usize> {
     }
 }
 
-/// The shape a model declares for one of its tensors; `None` if it declares none.
-fn declared_shape(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Result<Option<Vec<i64>>> {
+/// The element type that a model declares for one of its tensors, f32 or f16, and the shape, `None` if it declares none.
+fn declared(
+    kind: &str,
+    outlets: &[ort::value::Outlet],
+    name: &str,
+) -> Result<(TensorElementType, Option<Vec<i64>>)> {
     let Some(outlet) = outlets.iter().find(|outlet| outlet.name() == name) else {
         let names: Vec<_> = outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect();
         return Err(Error::ModelShape(format!(
@@ -306,10 +329,10 @@ fn declared_shape(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Res
     };
     match outlet.dtype() {
         ValueType::Tensor {
-            ty: ort::value::TensorElementType::Float32,
+            ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16),
             shape,
             ..
-        } => Ok((!shape.is_empty()).then(|| shape.to_vec())),
+        } => Ok((*ty, (!shape.is_empty()).then(|| shape.to_vec()))),
         other => Err(Error::ModelShape(format!(
             "{kind} `{name}` is {other}, expected a tensor of f32"
         ))),

@@ -13,6 +13,7 @@
 //! | `cut` | finds the feature tensor |
 //! | `edit` | prunes, opens the batch, makes the output |
 //! | `fixed` | the cut model with the batch it had, where opening it may be wrong |
+//! | `half` | weights and arithmetic as f16 |
 //! | `external` | weights in files beside the model |
 
 mod access;
@@ -22,6 +23,7 @@ mod edit;
 mod external;
 mod file;
 mod fixed;
+mod half;
 mod infer;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ pub(crate) use self::cut::Doubt;
 pub use self::external::ExternalDataProblem;
 pub use self::file::NotOnnx;
 pub(crate) use self::fixed::FixedBatch;
+pub(crate) use self::half::HalfModel;
 
 /// The height and width that are used where the file leaves them open.
 const DEFAULT_SIDE: u32 = 224;
