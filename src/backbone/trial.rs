@@ -147,7 +147,7 @@ fn made_picture(index: u64, height: usize, width: usize) -> Vec<f32> {
 }
 
 /// A number in `[0, 1)` that depends on `place` alone (the finaliser of SplitMix64, Steele et al. 2014).
-fn noise(place: [u64; 4]) -> f32 {
+pub(super) fn noise(place: [u64; 4]) -> f32 {
     let mixed = place.iter().fold(0_u64, |state, &part| {
         let state = (state ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
         let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -7,7 +7,7 @@ use crate::backbone::graph::tests::make::{
 };
 use crate::backbone::runtime::tests_runtime;
 use crate::backbone::session::{Device, Session, SessionOptions};
-use crate::random::noise;
+use crate::backbone::trial::noise;
 use crate::Quiet;
 
 const PICTURE: [usize; 3] = [3, 8, 8];
