@@ -5,6 +5,7 @@
 //! | `model` | a backbone file with its identity |
 //! | `graph` | cuts any ONNX classifier at its features |
 //! | `session`, `cuda` | runs it, on the CPU or a GPU |
+//! | `optimised` | keeps what ONNX Runtime made of a network for this machine |
 //! | `trial` | decides whether a fixed batch could be opened |
 //! | `runtime` | finds, fetches and loads the ONNX Runtime library |
 //! | `zoo`, `download`, `pip` | backbones by name, and how they and the library come here |
@@ -21,6 +22,7 @@ mod network;
 #[rustfmt::skip]
 #[expect(unreachable_pub, clippy::doc_markdown, clippy::enum_variant_names, reason = "generated code")]
 mod onnx;
+mod optimised;
 mod pip;
 mod runtime;
 mod session;

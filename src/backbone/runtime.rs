@@ -55,6 +55,7 @@ pub struct Runtime {
     version: String,
     place: Place,
     attempts: Vec<Attempt>,
+    optimised: PathBuf,
 }
 
 impl Runtime {
@@ -117,6 +118,11 @@ impl Runtime {
     #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
+    }
+
+    /// Where networks that were optimised for this machine are kept.
+    pub(super) fn optimised_folder(&self) -> &Path {
+        &self.optimised
     }
 
     pub(crate) fn environment(&self) -> &ort::environment::Environment {
@@ -182,6 +188,7 @@ fn load_new(options: &RuntimeOptions, observer: &dyn Observer) -> Result<Runtime
         version: library.version,
         place,
         attempts,
+        optimised: options.data_dir.join("optimised"),
     })
 }
 

@@ -9,10 +9,12 @@ use std::str::FromStr;
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use ort::ep::ExecutionProvider as _;
+use ort::logging::LogLevel;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use prost::Message as _;
 
+use super::optimised::{self, Source};
 use super::runtime::Runtime;
 use super::{cuda, onnx};
 use crate::{Error, Observer, Result};
@@ -159,7 +161,13 @@ impl Session {
     }
 
     fn open_on(runtime: &Runtime, model: &[u8], options: &SessionOptions<'_>, cuda: Option<u32>) -> Result<Self> {
-        let inner = open_session(runtime, model, options.threads, cuda).map_err(|source| Error::Inference {
+        let open = |source: Source<'_>| open_session(runtime, source, options.threads, cuda);
+        let opened = match cuda {
+            // What is optimised for a GPU depends on more than is asked here.
+            Some(_) => open(Source::Network(model)),
+            None => optimised::open(runtime, model, open),
+        };
+        let inner = opened.map_err(|source| Error::Inference {
             action: "load the model",
             source,
         })?;
@@ -350,23 +358,40 @@ pub(crate) fn is_cpu_only(_runtime: &Runtime, device: Device) -> bool {
     }
 }
 
-fn open_session(
+pub(super) fn open_session(
     runtime: &Runtime,
-    model: &[u8],
+    source: Source<'_>,
     threads: usize,
     cuda: Option<u32>,
 ) -> ort::Result<ort::session::Session> {
+    let (level, log_level) = match source {
+        Source::Network(_) => (GraphOptimizationLevel::All, LogLevel::Warning),
+        // It warns that what it writes is for this machine only.
+        Source::Optimise { .. } => (GraphOptimizationLevel::All, LogLevel::Error),
+        Source::Optimised(_) => (GraphOptimizationLevel::Disable, LogLevel::Warning),
+    };
     let mut builder = ort::session::Session::builder(runtime.environment())?
-        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_optimization_level(level)?
         .with_intra_threads(threads.max(1))?
         .with_inter_threads(1)?
         // Decoding threads want the cores in which ONNX Runtime would wait busily.
         .with_intra_op_spinning(false)?
-        .with_log_level(ort::logging::LogLevel::Warning)?;
+        .with_log_level(log_level)?;
     if let Some(id) = cuda {
         builder = builder.with_execution_providers([cuda::provider(id)])?;
     }
-    builder.commit_from_memory(model)
+    match source {
+        Source::Network(network) => builder.commit_from_memory(network),
+        Source::Optimise {
+            network,
+            graph,
+            weights,
+        } => builder
+            .with_optimized_model_path(graph)?
+            .with_config_entry("session.optimized_model_external_initializers_file_name", weights)?
+            .commit_from_memory(network),
+        Source::Optimised(graph) => builder.commit_from_file(graph),
+    }
 }
 
 /// The execution providers that this program can use, each with whether it really runs a model, or why not.
