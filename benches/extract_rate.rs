@@ -97,7 +97,7 @@ fn parse(arguments: &[String]) -> Result<Task> {
         backbone: shared.join("models/resnet18.onnx"),
         rounds: 5,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        batch_size: InferenceOptions::new(PathBuf::new(), 1).batch_size,
+        batch_size: 4,
     };
     let mut files = Vec::new();
     let mut arguments = arguments.iter();
@@ -274,7 +274,7 @@ fn extract(dataset: &Path, backbone: &Path, threads: usize, batch_size: usize) -
     let folder = tempfile::tempdir()?;
     let options = ExtractOptions {
         inference: InferenceOptions {
-            batch_size,
+            batch_size: Some(batch_size),
             ..inference(threads)?
         },
         features: FeatureOptions::default(),

@@ -266,9 +266,15 @@ pub enum Error {
         device: String,
         /// The ONNX Runtime library that was asked.
         library: PathBuf,
-        /// What ONNX Runtime said.
+        /// What stands in the way.
         reason: String,
+        /// What to do about it.
+        hint: String,
     },
+
+    /// A backbone can't be converted to half precision.
+    #[error("the backbone can't be converted to fp16: its {0}")]
+    HalfPrecision(String),
 
     /// A file could not be fetched from any of its sources.
     #[error("cannot fetch {what}\n{}", bullets(attempts))]

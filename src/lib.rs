@@ -31,8 +31,8 @@ mod upkeep;
 mod views;
 
 pub use backbone::{
-    Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
-    Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
+    Attempt, Backbone, CudaLibrary, CudaStatus, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, RunOptions,
+    Runtime, RuntimeOptions, Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
 };
 pub use cache::{
     BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, PARTIAL, Retained, RowKey, Space, SpaceId,

@@ -30,12 +30,13 @@ mod trial;
 mod zoo;
 
 pub(crate) use checkpoint::parse_checkpoint;
+pub use cuda::{CudaLibrary, CudaStatus};
 pub(crate) use convert::{convert_wheel, untrained_resnet18};
 pub(crate) use download::Patience;
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use model::Backbone;
 pub use runtime::{Attempt, Located, Place, Runtime, RuntimeOptions};
 pub(crate) use session::is_cpu_only;
-pub use session::{Device, Session, SessionOptions, registered_providers};
+pub use session::{Device, RunOptions, Session, SessionOptions, registered_providers};
 pub(crate) use zoo::Zoo;
 pub use zoo::{ZooModel, models};

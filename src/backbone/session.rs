@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Once;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
@@ -16,7 +17,9 @@ use prost::Message as _;
 
 use super::optimised::{self, Source};
 use super::runtime::Runtime;
-use super::{cuda, onnx};
+use super::cuda::{self, Needs, Unusable};
+use super::onnx;
+use crate::space::Precision;
 use crate::{Error, Observer, Result};
 
 /// Where a network runs.
@@ -68,6 +71,34 @@ impl FromStr for Device {
     }
 }
 
+/// On what, and in which arithmetic, a network is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Where to run.
+    pub device: Device,
+    /// The arithmetic. A network of f32 runs in [`Precision::Fp32`] or [`Precision::Tf32`]; the others need a network that
+    /// was made for them.
+    pub precision: Precision,
+    /// Threads on the CPU; at least 1.
+    pub threads: usize,
+    /// Pictures of every run on a GPU, filled up with black ones: another number would have cuDNN choose its algorithms
+    /// anew. `None`: as many as there are.
+    pub gpu_batch: Option<usize>,
+}
+
+impl RunOptions {
+    /// In f32 on the CPU.
+    #[must_use]
+    pub const fn cpu(threads: usize) -> Self {
+        Self {
+            device: Device::Cpu,
+            precision: Precision::Fp32,
+            threads,
+            gpu_batch: None,
+        }
+    }
+}
+
 /// How a network is run.
 #[derive(Debug, Clone)]
 pub struct SessionOptions<'a> {
@@ -77,10 +108,8 @@ pub struct SessionOptions<'a> {
     pub output: &'a str,
     /// Channels, height and width of one picture.
     pub picture: [usize; 3],
-    /// Where to run.
-    pub device: Device,
-    /// Threads on the CPU; at least 1.
-    pub threads: usize,
+    /// On what, and in which arithmetic.
+    pub run: RunOptions,
 }
 
 /// A network that is ready to run.
@@ -98,37 +127,48 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens the ONNX model `model` for running.
+    /// Opens the ONNX model `model`, which takes f32 or f16 and gives f32, for running.
     ///
     /// # Errors
-    /// [`Error::Device`] if a CUDA device is asked for and can't be used; [`Error::ModelShape`] if the model has no such
-    /// tensors or takes other pictures; [`Error::Inference`] if ONNX Runtime can't load it.
+    /// [`Error::Device`] if a CUDA device is asked for and can't be used; [`Error::Options`] for TF32 on the CPU;
+    /// [`Error::ModelShape`] if the model has no such tensors or takes other pictures; [`Error::Inference`] if ONNX Runtime
+    /// can't load it.
     pub fn open(
         runtime: &Runtime,
         model: &[u8],
         options: &SessionOptions<'_>,
         observer: &dyn Observer,
     ) -> Result<Self> {
-        let id = match options.device {
+        let RunOptions { device, precision, .. } = options.run;
+        let is_tf32 = precision == Precision::Tf32;
+        let id = match device {
+            Device::Cpu if is_tf32 => {
+                return Err(Error::Options {
+                    problem: "tf32 is arithmetic of NVIDIA's GPUs and can't run on the CPU".to_owned(),
+                    hint: "use `--device cuda`, or leave `--precision tf32` out: fp32 is more precise".to_owned(),
+                });
+            }
             Device::Cpu => None,
             Device::Cuda { id } => Some(id),
             // A library that is for the CPU alone is nothing to warn about.
-            Device::Auto if is_cpu_only(runtime, options.device) => {
-                tracing::debug!("this ONNX Runtime library has no CUDA; running on the CPU");
+            Device::Auto if !is_tf32 && is_cpu_only(runtime, device) => {
+                note_unused_gpu(observer);
                 None
             }
             Device::Auto => Some(0),
         };
         if let Some(id) = id {
-            let reason = match Self::open_on_cuda(runtime, model, options, id)? {
+            let Unusable { reason, hint } = match Self::open_on_cuda(runtime, model, options, id)? {
                 Ok(session) => return Ok(session),
-                Err(reason) => reason,
+                Err(unusable) => unusable,
             };
-            if options.device != Device::Auto {
+            // What tf32 gives the CPU can't give.
+            if device != Device::Auto || is_tf32 {
                 return Err(Error::Device {
-                    device: options.device.to_string(),
+                    device: Device::Cuda { id }.to_string(),
                     library: runtime.path().to_path_buf(),
                     reason,
+                    hint,
                 });
             }
             observer.warn(&format!("CUDA cannot be used, running on the CPU: {reason}"));
@@ -142,10 +182,13 @@ impl Session {
         model: &[u8],
         options: &SessionOptions<'_>,
         id: u32,
-    ) -> Result<Result<Self, String>> {
+    ) -> Result<Result<Self, Unusable>> {
+        if let Some(unusable) = Unusable::provider_is_missing(runtime.path()) {
+            return Ok(Err(unusable));
+        }
         // Before NVIDIA's libraries are loaded: they take half a gigabyte and are of no use without it.
         if let Err(reason) = cuda::driver() {
-            return Ok(Err(reason));
+            return Ok(Err(Unusable::without_driver(&reason)));
         }
         cuda::preload(runtime.path());
         let opened = Self::open_on(runtime, model, options, Some(id)).and_then(|mut session| {
@@ -155,13 +198,16 @@ impl Session {
             Ok(session)
         });
         match opened {
-            Err(Error::Inference { source, .. }) => Ok(Err(cuda::plain_reason(&source.to_string()))),
+            Err(Error::Inference { source, .. }) => {
+                let needs = Needs::of(runtime.path(), runtime.version());
+                Ok(Err(Unusable::explain(&source.to_string(), &needs)))
+            }
             opened => opened.map(Ok),
         }
     }
 
     fn open_on(runtime: &Runtime, model: &[u8], options: &SessionOptions<'_>, cuda: Option<u32>) -> Result<Self> {
-        let open = |source: Source<'_>| open_session(runtime, source, options.threads, cuda);
+        let open = |source: Source<'_>| open_session(runtime, source, &options.run, cuda);
         let opened = match cuda {
             // What is optimised for a GPU depends on more than is asked here.
             Some(_) => open(Source::Network(model)),
@@ -177,7 +223,7 @@ impl Session {
             input: options.input.to_owned(),
             output: options.output.to_owned(),
             picture: options.picture,
-            fixed_batch: None,
+            fixed_batch: cuda.and(options.run.gpu_batch),
             halves: None,
             feature_dim: None,
             device_name: device.to_string(),
@@ -283,7 +329,8 @@ impl Session {
                     self.input, wanted[0], wanted[1], wanted[2]
                 )));
             }
-            self.fixed_batch = usize::try_from(shape[0]).ok().filter(|&batch| batch > 0);
+            let declared = usize::try_from(shape[0]).ok().filter(|&batch| batch > 0);
+            self.fixed_batch = declared.or(self.fixed_batch);
         }
         let (element, output) = declared("output", self.inner.outputs(), &self.output)?;
         if element != TensorElementType::Float32 {
@@ -347,6 +394,21 @@ fn declared(
     }
 }
 
+/// Says once that a GPU could be used, where only ONNX Runtime's library stands in the way.
+fn note_unused_gpu(observer: &dyn Observer) {
+    static SAID: Once = Once::new();
+    if cuda::driver().is_ok() {
+        SAID.call_once(|| {
+            observer.note(
+                "an NVIDIA driver is installed, but this ONNX Runtime is for the CPU alone; `lastlayer runtime install --cuda` \
+                 fetches one for the GPU",
+            );
+        });
+    } else {
+        tracing::debug!("this ONNX Runtime library has no CUDA; running on the CPU");
+    }
+}
+
 /// Whether a session asked for `device` runs on the CPU for sure, before one is opened.
 ///
 /// Only after [`Runtime::load`]: ONNX Runtime is asked which providers it was built with.
@@ -361,7 +423,7 @@ pub(crate) fn is_cpu_only(_runtime: &Runtime, device: Device) -> bool {
 pub(super) fn open_session(
     runtime: &Runtime,
     source: Source<'_>,
-    threads: usize,
+    run: &RunOptions,
     cuda: Option<u32>,
 ) -> ort::Result<ort::session::Session> {
     let (level, log_level) = match source {
@@ -372,13 +434,13 @@ pub(super) fn open_session(
     };
     let mut builder = ort::session::Session::builder(runtime.environment())?
         .with_optimization_level(level)?
-        .with_intra_threads(threads.max(1))?
+        .with_intra_threads(run.threads.max(1))?
         .with_inter_threads(1)?
         // Decoding threads want the cores in which ONNX Runtime would wait busily.
         .with_intra_op_spinning(false)?
         .with_log_level(log_level)?;
     if let Some(id) = cuda {
-        builder = builder.with_execution_providers([cuda::provider(id)])?;
+        builder = builder.with_execution_providers([cuda::provider(id, run.precision == Precision::Tf32)])?;
     }
     match source {
         Source::Network(network) => builder.commit_from_memory(network),
@@ -401,8 +463,7 @@ pub fn registered_providers(runtime: &Runtime) -> Vec<(String, Result<(), String
         input: "x",
         output: "y",
         picture: [1, 1, 1],
-        device: Device::Cpu,
-        threads: 1,
+        run: RunOptions::cpu(1),
     };
     let reason = |error: &dyn fmt::Display| cuda::plain_reason(&error.to_string());
     let cpu = Session::open_on(runtime, &model, &options, None)
@@ -411,7 +472,7 @@ pub fn registered_providers(runtime: &Runtime) -> Vec<(String, Result<(), String
         .map_err(|error| reason(&error));
     let cuda = match ort::ep::CUDA::is_available() {
         Ok(true) => match Session::open_on_cuda(runtime, &model, &options, 0) {
-            Ok(outcome) => outcome.map(|_| ()),
+            Ok(outcome) => outcome.map(|_| ()).map_err(|unusable| unusable.reason),
             Err(error) => Err(reason(&error)),
         },
         Ok(false) => Err("this library is built without it".to_owned()),

@@ -47,7 +47,7 @@ pub(crate) use self::cut::Doubt;
 pub use self::external::ExternalDataProblem;
 pub use self::file::NotOnnx;
 pub(crate) use self::fixed::FixedBatch;
-pub(crate) use self::half::HalfModel;
+pub(crate) use self::half::{HalfModel, HalfOnce};
 
 /// The height and width that are used where the file leaves them open.
 const DEFAULT_SIDE: u32 = 224;
@@ -78,6 +78,8 @@ pub struct FeatureModel {
     pub(crate) doubt: Option<Doubt>,
     /// What there is to fall back on if the file fixed the batch.
     pub(crate) fixed_batch: Option<Arc<FixedBatch>>,
+    /// The same in half precision, once it was wanted.
+    pub(crate) half: Arc<HalfOnce>,
 }
 
 impl FeatureModel {
@@ -152,6 +154,7 @@ impl FeatureModel {
             external_weights,
             doubt: cut.doubt,
             fixed_batch,
+            half: Arc::default(),
         })
     }
 }

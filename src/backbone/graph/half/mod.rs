@@ -9,6 +9,7 @@ mod operators;
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Once, OnceLock};
 
 use ::half::f16;
 use ::half::slice::HalfFloatSliceExt;
@@ -34,6 +35,24 @@ pub(crate) struct HalfModel {
     pub(crate) clamped: usize,
     /// The operators that stay in f32.
     pub(crate) kept: BTreeSet<String>,
+}
+
+/// A model in half precision that is made when it is first wanted.
+#[derive(Debug)]
+pub(crate) struct HalfOnce {
+    /// The model, or what stands in the way.
+    pub(crate) model: OnceLock<Result<HalfModel, String>>,
+    /// Whether the user was told how it runs.
+    pub(crate) noted: Once,
+}
+
+impl Default for HalfOnce {
+    fn default() -> Self {
+        Self {
+            model: OnceLock::new(),
+            noted: Once::new(),
+        }
+    }
 }
 
 impl HalfModel {

@@ -6,7 +6,7 @@ use crate::backbone::graph::tests::make::{
     classifier, floats, graph, integers, model, network, node, trunk, value, with_int,
 };
 use crate::backbone::runtime::tests_runtime;
-use crate::backbone::session::{Device, Session, SessionOptions};
+use crate::backbone::session::{RunOptions, Session, SessionOptions};
 use crate::backbone::trial::noise;
 use crate::Quiet;
 
@@ -35,8 +35,7 @@ fn run(model: &[u8], output: &str, scale: f32) -> Vec<f32> {
         input: "x",
         output,
         picture: PICTURE,
-        device: Device::Cpu,
-        threads: 1,
+        run: RunOptions::cpu(1),
     };
     let mut session = Session::open(tests_runtime(), model, &options, &Quiet).unwrap();
     let length = 2 * PICTURE.iter().product::<usize>();
@@ -321,8 +320,7 @@ fn resnet18_keeps_its_features() {
         input: &taken.input,
         output: &taken.output,
         picture: [3, 224, 224],
-        device: Device::Cpu,
-        threads: 2,
+        run: RunOptions::cpu(2),
     };
     // Blocks of 16 pixels, as far from noise as pictures are.
     let picture: Vec<f32> = (0..3 * 224 * 224)
