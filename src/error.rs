@@ -264,8 +264,6 @@ pub enum Error {
     Device {
         /// The device as given on the command line.
         device: String,
-        /// The ONNX Runtime library that was asked.
-        library: PathBuf,
         /// What stands in the way.
         reason: String,
         /// What to do about it.
@@ -285,6 +283,19 @@ pub enum Error {
         attempts: Vec<String>,
         /// Whether a part is here, with which the next try goes on.
         resumes: bool,
+    },
+
+    /// There is too little room for what shall be fetched.
+    #[error(
+        "`{}` has {:.1} GB free, and {:.1} GB are needed", folder.display(), gigabytes(*free), gigabytes(*needed)
+    )]
+    DiskSpace {
+        /// A folder on the file system.
+        folder: PathBuf,
+        /// Bytes that are needed meanwhile.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
 
     /// A backbone was named that is neither a file nor in the zoo.
@@ -577,6 +588,10 @@ fn sweep_place(file: Option<&Path>, line: Option<usize>, axis: Option<&str>) -> 
         (Some(file), None) => format!("`{}`{line}: ", file.display()),
         (Some(file), Some(axis)) => format!("`{}`{line}, axis `{axis}`: ", file.display()),
     }
+}
+
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
 }
 
 fn kept_heads(count: usize) -> String {

@@ -24,6 +24,7 @@ mod network;
 mod onnx;
 mod optimised;
 mod pip;
+mod providers;
 mod runtime;
 mod session;
 mod trial;
@@ -35,8 +36,11 @@ pub(crate) use convert::{convert_wheel, untrained_resnet18};
 pub(crate) use download::Patience;
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use model::Backbone;
-pub use runtime::{Attempt, Located, Place, Runtime, RuntimeOptions};
+pub use providers::{check_cuda, registered_providers};
+pub use runtime::{
+    Attempt, InstalledRuntime, Located, Place, Runtime, RuntimeOptions, install_cuda_runtime, install_runtime,
+};
 pub(crate) use session::is_cpu_only;
-pub use session::{Device, RunOptions, Session, SessionOptions, registered_providers};
+pub use session::{Device, RunOptions, Session, SessionOptions};
 pub(crate) use zoo::Zoo;
 pub use zoo::{ZooModel, models};

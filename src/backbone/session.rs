@@ -13,12 +13,10 @@ use ort::ep::ExecutionProvider as _;
 use ort::logging::LogLevel;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{TensorElementType, TensorRef, ValueType};
-use prost::Message as _;
 
 use super::optimised::{self, Source};
 use super::runtime::Runtime;
 use super::cuda::{self, Needs, Unusable};
-use super::onnx;
 use crate::space::Precision;
 use crate::{Error, Observer, Result};
 
@@ -166,7 +164,6 @@ impl Session {
             if device != Device::Auto || is_tf32 {
                 return Err(Error::Device {
                     device: Device::Cuda { id }.to_string(),
-                    library: runtime.path().to_path_buf(),
                     reason,
                     hint,
                 });
@@ -177,7 +174,7 @@ impl Session {
     }
 
     /// Opens the model on CUDA device `id` and runs it once, or says why CUDA can't be used.
-    fn open_on_cuda(
+    pub(super) fn open_on_cuda(
         runtime: &Runtime,
         model: &[u8],
         options: &SessionOptions<'_>,
@@ -206,7 +203,7 @@ impl Session {
         }
     }
 
-    fn open_on(runtime: &Runtime, model: &[u8], options: &SessionOptions<'_>, cuda: Option<u32>) -> Result<Self> {
+    pub(super) fn open_on(runtime: &Runtime, model: &[u8], options: &SessionOptions<'_>, cuda: Option<u32>) -> Result<Self> {
         let open = |source: Source<'_>| open_session(runtime, source, &options.run, cuda);
         let opened = match cuda {
             // What is optimised for a GPU depends on more than is asked here.
@@ -453,91 +450,6 @@ pub(super) fn open_session(
             .with_config_entry("session.optimized_model_external_initializers_file_name", weights)?
             .commit_from_memory(network),
         Source::Optimised(graph) => builder.commit_from_file(graph),
-    }
-}
-
-/// The execution providers that this program can use, each with whether it really runs a model, or why not.
-pub fn registered_providers(runtime: &Runtime) -> Vec<(String, Result<(), String>)> {
-    let model = convolution_model();
-    let options = SessionOptions {
-        input: "x",
-        output: "y",
-        picture: [1, 1, 1],
-        run: RunOptions::cpu(1),
-    };
-    let reason = |error: &dyn fmt::Display| cuda::plain_reason(&error.to_string());
-    let cpu = Session::open_on(runtime, &model, &options, None)
-        .and_then(|mut session| session.run(&[1.0], 1))
-        .map(|_| ())
-        .map_err(|error| reason(&error));
-    let cuda = match ort::ep::CUDA::is_available() {
-        Ok(true) => match Session::open_on_cuda(runtime, &model, &options, 0) {
-            Ok(outcome) => outcome.map(|_| ()).map_err(|unusable| unusable.reason),
-            Err(error) => Err(reason(&error)),
-        },
-        Ok(false) => Err("this library is built without it".to_owned()),
-        Err(error) => Err(reason(&error)),
-    };
-    vec![
-        (ort::ep::CPU::NAME.to_owned(), cpu),
-        (ort::ep::CUDA::NAME.to_owned(), cuda),
-    ]
-}
-
-/// The smallest model that needs cuDNN on CUDA: a 1×1 convolution of a `[1, 1, 1, 1]` tensor with itself.
-fn convolution_model() -> Vec<u8> {
-    let node = onnx::NodeProto {
-        op_type: Some("Conv".to_owned()),
-        input: vec!["x".to_owned(), "x".to_owned()],
-        output: vec!["y".to_owned()],
-        ..Default::default()
-    };
-    one_node_model(node, &[Some(1); 4], &[Some(1); 4])
-}
-
-/// A model of one node from `x` to `y`; a dimension of `None` is left open.
-fn one_node_model(node: onnx::NodeProto, input: &[Option<i64>], output: &[Option<i64>]) -> Vec<u8> {
-    let value = |name: &str, shape: &[Option<i64>]| onnx::ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(float_tensor(shape)),
-        ..Default::default()
-    };
-    let graph = onnx::GraphProto {
-        name: Some("g".to_owned()),
-        node: vec![node],
-        input: vec![value("x", input)],
-        output: vec![value("y", output)],
-        ..Default::default()
-    };
-    let opset = onnx::OperatorSetIdProto {
-        domain: Some(String::new()),
-        version: Some(13),
-    };
-    let model = onnx::ModelProto {
-        ir_version: Some(7),
-        opset_import: vec![opset],
-        graph: Some(graph),
-        ..Default::default()
-    };
-    model.encode_to_vec()
-}
-
-fn float_tensor(shape: &[Option<i64>]) -> onnx::TypeProto {
-    use onnx::tensor_shape_proto::{Dimension, dimension};
-    let dim = shape
-        .iter()
-        .map(|length| Dimension {
-            value: length.map(dimension::Value::DimValue),
-            ..Default::default()
-        })
-        .collect();
-    let tensor = onnx::type_proto::Tensor {
-        elem_type: Some(onnx::tensor_proto::DataType::Float as i32),
-        shape: Some(onnx::TensorShapeProto { dim }),
-    };
-    onnx::TypeProto {
-        value: Some(onnx::type_proto::Value::TensorType(tensor)),
-        ..Default::default()
     }
 }
 

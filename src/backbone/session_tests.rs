@@ -3,7 +3,12 @@
 
 use std::sync::Mutex;
 
+use ort::ep::ExecutionProvider as _;
+use prost::Message as _;
+
 use super::*;
+use crate::backbone::onnx;
+use crate::backbone::providers::{convolution_model, one_node_model, registered_providers};
 use crate::backbone::runtime::tests_runtime;
 use crate::{ErrorKind, Quiet};
 

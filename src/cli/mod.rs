@@ -12,6 +12,7 @@ mod output;
 mod predict;
 mod progress;
 mod runs;
+mod runtime;
 mod selection;
 mod train_head;
 
@@ -55,6 +56,9 @@ enum Command {
     Cache(cache::Command),
     /// Say what was found where: ONNX Runtime, devices, backbones, cache
     Doctor(doctor::Arguments),
+    /// Fetch ONNX Runtime, for the CPU or for NVIDIA's GPUs
+    #[command(subcommand)]
+    Runtime(runtime::Command),
 }
 
 #[derive(Debug, Args)]
@@ -143,6 +147,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Demo(arguments) => demo::run(arguments, context),
         Command::Cache(command) => cache::run(command, context),
         Command::Doctor(arguments) => doctor::run(arguments, context),
+        Command::Runtime(command) => runtime::run(command, context),
     }
 }
 

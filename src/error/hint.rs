@@ -112,6 +112,9 @@ impl Error {
                 "{origin} must name the ONNX Runtime library (libonnxruntime.so, .dylib or onnxruntime.dll) of version 1.22 \
                  or newer, or its folder; without it the usual places are searched"
             )),
+            Self::DiskSpace { .. } => {
+                Some("make room there, or set LASTLAYER_DATA_DIR to a folder on a larger disk".to_owned())
+            }
             Self::HalfPrecision(_)
             | Self::Inference {
                 action: "load the model in fp16",

@@ -78,6 +78,14 @@ impl Needs {
 }
 
 impl CudaStatus {
+    /// Whether there is an NVIDIA driver, or which file of it is missing.
+    ///
+    /// # Errors
+    /// The reason in words.
+    pub fn driver() -> Result<(), String> {
+        super::driver()
+    }
+
     /// Looks for the driver, the provider beside `library`, which is of `version`, and what that needs.
     #[must_use]
     pub fn of(library: &Path, version: &str) -> Self {
