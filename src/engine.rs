@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::backbone::{Backbone, Device, RunOptions, Runtime, RuntimeOptions, Session, is_cpu_only};
+use crate::backbone::{Backbone, Device, RunOptions, Runtime, RuntimeOptions, Session};
 use crate::error::Result;
 use crate::observer::Observer;
 use crate::space::Precision;
@@ -106,12 +106,6 @@ impl<'a> Engine<'a> {
             .min(MOST_SESSIONS)
             .min(pictures.div_ceil(self.batch_size()))
             .max(1)
-    }
-
-    /// Whether there can be several sessions, as far as it is known before the first is opened.
-    pub(crate) fn is_cpu_only(&self) -> Result<bool> {
-        let runtime = Runtime::load(&self.options.runtime, self.observer)?;
-        Ok(is_cpu_only(runtime, self.options.device))
     }
 
     /// A session that nobody else uses. `workers`: how many sessions share the cores.

@@ -1,40 +1,46 @@
 //! Files to features: reading, hashing, decoding and inference at the same time, in bounded memory.
 //!
 //! ```text
-//! supply ─► decode threads ─► bounded queue ─► inference threads ─► results ─► the caller's thread
-//!           read, hash,       tensors          batches              features, failures
-//!           look up, decode
+//! supply ─► readers ──────► pictures ─► workers ─────────────► tensors ─► workers or GPU ─► results ─► the caller's thread
+//!           read, hash,                 decode, resize,                   batches                      features, failures
+//!           look up                     normalise
 //! ```
-//! A picture is read and decoded once for all views that are wanted of it; each view is a tensor of its own in the queue, so
-//! memory does not grow with them, and they come together again at the end. A tensor carries the index of its picture and its
-//! view through all stages, so a feature can't come to belong to another one. A picture that can't be read or decoded is a
+//! Readers wait for the disk and compute next to nothing. There are as many workers as threads were asked for, and each does
+//! what is most urgent: a batch, if one is full, with a session of its own, else the next picture. On a GPU, which takes one
+//! batch after another from a thread of its own, workers only decode.
+//!
+//! A picture is read and decoded once for all views that are wanted of it; each view is a tensor of its own, so memory does
+//! not grow with them, and they come together again at the end. A tensor carries the index of its picture and its view
+//! through all stages, so a feature can't come to belong to another one. A picture that can't be read or decoded is a
 //! result like any other.
 
+mod backlog;
 mod gather;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::backbone::Session;
 use crate::dataset::Stamp;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
-use crate::picture::{Completeness, Decoded, Limits, PictureError, RandomCrop, Reason, Transform};
+use crate::picture::{Completeness, Decoded, Limits, PictureError, RandomCrop, Reason, Room, Transform};
 use crate::supply::{Supply, Work, read};
 use crate::views::View;
 
+use backlog::{Backlog, Capacity, Role, Task};
 use gather::{Told, collect};
 
-/// How long an inference thread waits for a batch to fill up.
-const FILL_WAIT: Duration = Duration::from_millis(2);
-/// Tensors that may wait at least: what the cores decode while the sessions are being opened.
+/// Tensors that may wait at least: what the cores decode while the first session is being opened.
 const SHORTEST_QUEUE: usize = 32;
+/// Pictures that may wait for each reader.
+const PICTURES_PER_READER: usize = 2;
 
 /// What became of one picture.
 #[derive(Debug)]
@@ -92,6 +98,8 @@ pub(crate) struct Plan<'a> {
 }
 
 /// How busy the stages were, as shares of the time they had.
+///
+/// On the CPU decoding and inference have the same threads: their shares add up to at most 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Busy {
     /// Running the backbone.
@@ -103,15 +111,23 @@ pub struct Busy {
 }
 
 impl Busy {
-    /// The stage that the others waited for; `None` when nothing was done.
+    /// The stages with their shares.
     #[must_use]
-    pub fn bottleneck(&self) -> Option<&'static str> {
-        let stages = [
+    pub fn shares(&self) -> [(&'static str, f64); 3] {
+        [
             ("inference", self.inference),
             ("decode", self.decode),
             ("disk", self.disk),
-        ];
-        let busiest = stages.into_iter().max_by(|left, right| left.1.total_cmp(&right.1));
+        ]
+    }
+
+    /// The stage that the others waited for; `None` when nothing was done.
+    #[must_use]
+    pub fn bottleneck(&self) -> Option<&'static str> {
+        let busiest = self
+            .shares()
+            .into_iter()
+            .max_by(|left, right| left.1.total_cmp(&right.1));
         busiest.filter(|(_, share)| *share > 0.0).map(|(name, _)| name)
     }
 }
@@ -157,9 +173,21 @@ struct Seen {
 }
 
 /// A view on its way to the backbone.
+#[derive(Debug)]
 struct Tensor {
     seen: Seen,
     values: Vec<f32>,
+}
+
+/// A picture on its way to be decoded.
+#[derive(Debug)]
+struct ReadPicture {
+    subject: Subject,
+    bytes: Vec<u8>,
+    /// Kept as long as the bytes.
+    _room: Room,
+    /// Those that are wanted and lacking, one at least.
+    views: Vec<View>,
 }
 
 /// What the threads of one run share.
@@ -167,13 +195,16 @@ struct Shared<'a> {
     plan: &'a Plan<'a>,
     engine: &'a Engine<'a>,
     observer: &'a dyn Observer,
+    backlog: Backlog,
+    /// How many sessions share the cores, on the CPU.
+    sessions: usize,
     /// Whether the supply came to its end.
     exhausted: AtomicBool,
+    /// Whether a picture was begun and not finished.
+    left_out: AtomicBool,
     stop: AtomicBool,
-    /// Pictures that inference threads have taken with all their views.
-    taken: AtomicUsize,
-    /// Inference threads that have a session.
-    sessions: AtomicUsize,
+    /// Threads that run batches.
+    inferring: AtomicUsize,
     /// First halves of the contents that were seen, and whether their random views were wanted; the caller tells whole ones
     /// apart.
     claimed: Mutex<HashMap<[u8; 16], bool>>,
@@ -181,6 +212,9 @@ struct Shared<'a> {
     decode_ns: AtomicU64,
     inference_ns: AtomicU64,
 }
+
+/// Where the threads of a run send what they come to.
+type Results = SyncSender<Result<Told>>;
 
 /// Runs all pictures of `plan` through the pipeline; `sink` gets each result, in no particular order, and every now and
 /// then `None` so that it can do what is due by time.
@@ -194,48 +228,46 @@ pub(crate) fn run(
     sink: &mut dyn FnMut(Option<Processed>) -> Result<()>,
 ) -> Result<Ended> {
     let count = plan.supply.count().unwrap_or(usize::MAX);
-    let workers = engine.workers(count.saturating_mul(plan.most_views));
-    let decoders = engine.threads().min(count).max(1);
+    let sessions = engine.workers(count.saturating_mul(plan.most_views));
+    let threads = engine.threads().min(count).max(1);
+    let capacity = Capacity {
+        pictures: PICTURES_PER_READER * threads,
+        tensors: (engine.batch_size() * 2).max(SHORTEST_QUEUE),
+        batch: engine.batch_size(),
+        sessions,
+    };
     let shared = Shared {
         plan,
         engine,
         observer,
+        backlog: Backlog::new(threads, count, capacity),
+        sessions,
         exhausted: AtomicBool::new(false),
+        left_out: AtomicBool::new(false),
         stop: AtomicBool::new(false),
-        taken: AtomicUsize::new(0),
-        sessions: AtomicUsize::new(0),
+        inferring: AtomicUsize::new(0),
         claimed: Mutex::default(),
         disk_ns: AtomicU64::new(0),
         decode_ns: AtomicU64::new(0),
         inference_ns: AtomicU64::new(0),
     };
-    let (tensors, queue) = sync_channel::<Tensor>((engine.batch_size() * workers * 2).max(SHORTEST_QUEUE));
     let (results, collected) = sync_channel::<Result<Told>>(256);
-    let queue = Mutex::new(queue);
     let start = Instant::now();
     let ended = std::thread::scope(|scope| {
-        for _ in 0..decoders {
-            let (shared, tensors, results) = (&shared, tensors.clone(), results.clone());
-            scope.spawn(move || shared.decode_all(&tensors, &results));
+        let shared = &shared;
+        for _ in 0..threads {
+            let (to_read, to_work) = (results.clone(), results.clone());
+            scope.spawn(move || shared.guarded(&|| shared.read_all(&to_read)));
+            scope.spawn(move || shared.guarded(&|| shared.work(Role::Worker, &to_work)));
         }
-        {
-            let (shared, queue, results) = (&shared, &queue, results.clone());
-            // The first session says what device it is: only on the CPU are there more of them.
-            scope.spawn(move || {
-                shared.infer_all(queue, workers, &results, &|| {
-                    for _ in 1..workers {
-                        let results = results.clone();
-                        scope.spawn(move || shared.infer_all(queue, workers, &results, &|| ()));
-                    }
-                });
-            });
-        }
-        drop((tensors, results));
+        let to_open = results.clone();
+        scope.spawn(move || shared.guarded(&|| shared.open(&to_open)));
+        drop(results);
         // Moved in here so that a panic in the sink drops it: then nobody waits for ever to hand over a result.
         let collected = collected;
         collect(&collected, sink).inspect_err(|_| {
             // The threads end at their next step: nobody listens any more, and nothing new is begun.
-            shared.stop.store(true, Ordering::Relaxed);
+            shared.end();
             while collected.recv().is_ok() {}
         })
     });
@@ -244,11 +276,11 @@ pub(crate) fn run(
     let share = |spent: &AtomicU64, threads: usize| spent.load(Ordering::Relaxed) as f64 / 1e9 / wall / threads as f64;
     let busy = Busy {
         // On a GPU there is one of them, whatever the number of cores.
-        inference: share(&shared.inference_ns, shared.sessions.load(Ordering::Relaxed).max(1)),
-        decode: share(&shared.decode_ns, decoders),
-        disk: share(&shared.disk_ns, decoders),
+        inference: share(&shared.inference_ns, shared.inferring.load(Ordering::Relaxed).max(1)),
+        decode: share(&shared.decode_ns, threads),
+        disk: share(&shared.disk_ns, threads),
     };
-    let interrupted = !shared.exhausted.load(Ordering::Relaxed);
+    let interrupted = !shared.exhausted.load(Ordering::Relaxed) || shared.left_out.load(Ordering::Relaxed);
     Ok(Ended { busy, interrupted })
 }
 
@@ -257,34 +289,98 @@ impl Shared<'_> {
         self.stop.load(Ordering::Relaxed) || self.observer.interrupted()
     }
 
-    fn decode_all(&self, tensors: &SyncSender<Tensor>, results: &SyncSender<Result<Told>>) {
+    /// Nothing new is begun, and nobody waits.
+    fn end(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.backlog.close();
+    }
+
+    /// Does a thread's work; if it panics, the others end too.
+    fn guarded(&self, work: &dyn Fn()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+            self.end();
+            resume_unwind(panic);
+        }
+    }
+
+    /// Ends the run with an error.
+    fn fail(&self, error: crate::Error, results: &Results) {
+        let _ = results.send(Err(error));
+        self.end();
+    }
+
+    /// A reader: hands over pictures that are to be decoded, until there are no more.
+    fn read_all(&self, results: &Results) {
         while !self.stopped() {
             let work = match self.plan.supply.next() {
                 Ok(Some(work)) => work,
                 Ok(None) => {
                     self.exhausted.store(true, Ordering::Relaxed);
-                    return;
+                    break;
                 }
                 Err(error) => {
                     // Nobody else finds more there; what was given before goes through.
                     self.stop.store(true, Ordering::Relaxed);
                     let _ = results.send(Err(error));
-                    return;
+                    break;
                 }
             };
-            let (subject, decoded) = self.decode_one(work);
-            let sent = match decoded {
-                Ok((picture, views)) => self.send_views(subject, &picture, &views, tensors),
-                Err(outcome) => results.send(Ok(Told::Ended(subject.came_to(outcome)))).is_ok(),
+            let given = match self.read_one(work) {
+                Ok(picture) => self.backlog.offer(picture),
+                Err(processed) => {
+                    self.backlog.leave_out();
+                    results.send(Ok(Told::Ended(processed))).is_ok()
+                }
             };
-            if !sent {
-                return;
+            if !given {
+                break;
             }
+        }
+        self.backlog.reader_is_done();
+    }
+
+    /// A thread that decodes and runs batches, until there are no more.
+    fn work(&self, role: Role, results: &Results) {
+        let mut session = None;
+        while let Some(task) = self.backlog.next(role) {
+            let goes_on = match task {
+                Task::Infer(batch) => self.infer_and_tell(&mut session, batch, results),
+                Task::Decode(picture) => {
+                    let goes_on = self.decode_and_put(*picture, &mut session, results);
+                    self.backlog.is_decoded();
+                    goes_on
+                }
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        if let Some(session) = session {
+            self.engine.give_back(session);
         }
     }
 
-    /// Reads a picture, and decodes it if there are views of it that are wanted and lacking; else says what it came to.
-    fn decode_one(&self, work: Work) -> (Subject, Result<(Decoded, Vec<View>), Outcome>) {
+    /// Opens the first session as soon as it is sure that one is needed. On the CPU workers take it from there, else it is
+    /// used here.
+    fn open(&self, results: &Results) {
+        if !self.backlog.begins() {
+            return;
+        }
+        let session = match self.engine.take(self.sessions) {
+            Ok(session) => session,
+            Err(error) => return self.fail(error, results),
+        };
+        let is_cpu = session.device_name() == "cpu";
+        self.engine.give_back(session);
+        if is_cpu {
+            self.backlog.let_workers_infer();
+        } else {
+            self.work(Role::Device, results);
+        }
+    }
+
+    /// Reads and hashes a picture; it comes to its end here unless there are views that are wanted and lacking.
+    fn read_one(&self, work: Work) -> Result<ReadPicture, Processed> {
         let start = Instant::now();
         let Work {
             index,
@@ -297,9 +393,9 @@ impl Shared<'_> {
             stamp,
             content: None,
         };
-        let (bytes, _room) = match bytes {
+        let (bytes, room) = match bytes {
             Ok(read) => read,
-            Err(error) => return (subject, Err(Outcome::Failed(error))),
+            Err(error) => return Err(subject.came_to(Outcome::Failed(error))),
         };
         let content = *blake3::hash(&bytes).as_bytes();
         subject.content = Some(content);
@@ -309,15 +405,15 @@ impl Shared<'_> {
             content: &content,
             random_views,
         };
-        let views = match self.claim(&asked) {
-            Ok(views) => views,
-            Err(outcome) => return (subject, Err(outcome)),
-        };
-        let start = Instant::now();
-        let decoded = self.plan.transform.decode(&bytes, &self.plan.limits);
-        add_elapsed(&self.decode_ns, start);
-        let decoded = decoded.map(|picture| (picture, views)).map_err(Outcome::Failed);
-        (subject, decoded)
+        match self.claim(&asked) {
+            Ok(views) => Ok(ReadPicture {
+                subject,
+                bytes,
+                _room: room,
+                views,
+            }),
+            Err(outcome) => Err(subject.came_to(outcome)),
+        }
     }
 
     /// The views of a picture that are to be computed, if any, by whoever asks.
@@ -348,128 +444,97 @@ impl Shared<'_> {
         Ok(views)
     }
 
-    /// Sends the tensor of each view as the queue has room for it; false when nobody takes them any more.
+    /// Decodes a picture and puts the tensor of each view with those that wait; a batch that becomes full meanwhile is run.
+    /// False when the run is at its end.
     ///
-    /// The picture keeps its room meanwhile: inference, which makes the queue's, never waits for any.
-    fn send_views(&self, subject: Subject, picture: &Decoded, views: &[View], tensors: &SyncSender<Tensor>) -> bool {
-        let content = subject.content.expect("a decoded picture was read");
+    /// The picture keeps its room meanwhile: inference never waits for any.
+    fn decode_and_put(&self, picture: ReadPicture, session: &mut Option<Session>, results: &Results) -> bool {
+        let ReadPicture {
+            subject, bytes, views, ..
+        } = &picture;
+        let start = Instant::now();
+        let decoded = self.plan.transform.decode(bytes, &self.plan.limits);
+        add_elapsed(&self.decode_ns, start);
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                self.backlog.leave_out();
+                let processed = subject.came_to(Outcome::Failed(error));
+                return results.send(Ok(Told::Ended(processed))).is_ok();
+            }
+        };
         for (number, view) in views.iter().enumerate() {
             if number > 0 && self.stopped() {
+                self.left_out.store(true, Ordering::Relaxed);
                 return false;
             }
-            let start = Instant::now();
-            let random = match view {
-                View::Plain => None,
-                View::Random(view) => Some(RandomCrop::of(
-                    view.seed(),
-                    view.number(),
-                    &content,
-                    picture.dimensions(),
-                )),
-            };
-            let values = self.plan.transform.tensor(picture, random.as_ref());
-            add_elapsed(&self.decode_ns, start);
             let seen = Seen {
-                subject,
-                completeness: picture.completeness,
+                subject: *subject,
+                completeness: decoded.completeness,
                 view: *view,
                 following: views.len() - number - 1,
                 of: views.len(),
             };
-            if tensors.send(Tensor { seen, values }).is_err() {
+            let values = self.tensor(&decoded, subject, *view);
+            if !self.backlog.put(Tensor { seen, values }) {
+                return false;
+            }
+            if seen.following > 0
+                && let Some(batch) = self.backlog.full_batch()
+                && !self.infer_and_tell(session, batch, results)
+            {
                 return false;
             }
         }
         true
     }
 
-    /// As [`Shared::infer_batches`]; however that ends, nobody waits for ever for room in the queue.
-    fn infer_all(
-        &self,
-        queue: &Mutex<Receiver<Tensor>>,
-        workers: usize,
-        results: &SyncSender<Result<Told>>,
-        opened: &dyn Fn(),
-    ) {
-        let run = AssertUnwindSafe(|| self.infer_batches(queue, workers, results, opened));
-        let ended = catch_unwind(run);
-        if !matches!(ended, Ok(true)) {
-            self.stop.store(true, Ordering::Relaxed);
-            while receive(queue).is_some() {}
-        }
-        if let Err(panic) = ended {
-            resume_unwind(panic);
-        }
+    fn tensor(&self, picture: &Decoded, subject: &Subject, view: View) -> Vec<f32> {
+        let start = Instant::now();
+        let random = match view {
+            View::Plain => None,
+            View::Random(view) => {
+                let content = subject.content.expect("a decoded picture was read");
+                Some(RandomCrop::of(
+                    view.seed(),
+                    view.number(),
+                    &content,
+                    picture.dimensions(),
+                ))
+            }
+        };
+        let values = self.plan.transform.tensor(picture, random.as_ref());
+        add_elapsed(&self.decode_ns, start);
+        values
     }
 
-    /// Runs batches until there are no more; calls `opened` once it has a session that can have neighbours.
-    ///
-    /// Returns whether it came to the end.
-    fn infer_batches(
-        &self,
-        queue: &Mutex<Receiver<Tensor>>,
-        workers: usize,
-        results: &SyncSender<Result<Told>>,
-        opened: &dyn Fn(),
-    ) -> bool {
-        let fail = |error| {
-            let _ = results.send(Err(error));
-            false
-        };
-        // The first picture opens the session; what is decoded meanwhile waits.
-        let Some(first) = receive(queue) else { return true };
-        let early = match self.engine.is_cpu_only() {
-            Ok(early) => early,
-            Err(error) => return fail(error),
-        };
-        if early {
-            opened();
-        }
-        let mut session = match self.engine.take(workers) {
-            Ok(session) => session,
-            Err(error) => return fail(error),
-        };
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        if !early && session.device_name() == "cpu" {
-            opened();
-        }
-        let mut next = Some(first);
-        while let Some(first) = next {
-            let batch = self.fill_batch(queue, first, workers);
-            let features = match self.infer(&mut session, &batch) {
-                Ok(features) => features,
-                Err(error) => return fail(error),
-            };
-            for (tensor, feature) in batch.into_iter().zip(features) {
-                if results.send(Ok(Told::Feature(tensor.seen, feature))).is_err() {
+    /// Runs a batch, with the thread's session, which is opened if it has none. False when the run is at its end.
+    fn infer_and_tell(&self, session: &mut Option<Session>, batch: Vec<Tensor>, results: &Results) -> bool {
+        let session = match session {
+            Some(session) => session,
+            None => match self.engine.take(self.sessions) {
+                Ok(opened) => {
+                    self.inferring.fetch_add(1, Ordering::Relaxed);
+                    session.insert(opened)
+                }
+                Err(error) => {
+                    self.fail(error, results);
                     return false;
                 }
+            },
+        };
+        let features = match self.infer(session, &batch) {
+            Ok(features) => features,
+            Err(error) => {
+                self.fail(error, results);
+                return false;
             }
-            next = receive(queue);
-        }
-        self.engine.give_back(session);
-        true
-    }
-
-    /// A batch that begins with `first`: full if the queue has enough, smaller towards the end, so that all threads end
-    /// at the same time.
-    fn fill_batch(&self, queue: &Mutex<Receiver<Tensor>>, first: Tensor, workers: usize) -> Vec<Tensor> {
-        let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = self.plan.supply.count().unwrap_or(usize::MAX);
-        let left = count.saturating_sub(self.taken.load(Ordering::Relaxed));
-        // As if the others had as many views.
-        let left = left.saturating_mul(first.seen.of);
-        let size = self.engine.batch_size().min(left.div_ceil(workers)).max(1);
-        let mut batch = vec![first];
-        while batch.len() < size {
-            match queue.recv_timeout(FILL_WAIT) {
-                Ok(tensor) => batch.push(tensor),
-                Err(_) => break,
-            }
-        }
-        let complete = batch.iter().filter(|tensor| tensor.seen.following == 0).count();
-        self.taken.fetch_add(complete, Ordering::Relaxed);
-        batch
+        };
+        let told = batch
+            .into_iter()
+            .zip(features)
+            .map(|(tensor, feature)| Told::Feature(tensor.seen, feature));
+        told.map(Ok).all(|told| results.send(told).is_ok())
     }
 
     fn infer(&self, session: &mut Session, batch: &[Tensor]) -> Result<Vec<Result<Vec<f32>, PictureError>>> {
@@ -492,10 +557,6 @@ impl Shared<'_> {
             .map(checked)
             .collect())
     }
-}
-
-fn receive(queue: &Mutex<Receiver<Tensor>>) -> Option<Tensor> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
 fn add_elapsed(total: &AtomicU64, start: Instant) {

@@ -40,7 +40,6 @@ pub use providers::{check_cuda, registered_providers};
 pub use runtime::{
     Attempt, InstalledRuntime, Located, Place, Runtime, RuntimeOptions, install_cuda_runtime, install_runtime,
 };
-pub(crate) use session::is_cpu_only;
 pub use session::{Device, RunOptions, Session, SessionOptions};
 pub(crate) use zoo::Zoo;
 pub use zoo::{ZooModel, models};

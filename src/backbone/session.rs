@@ -409,7 +409,7 @@ fn note_unused_gpu(observer: &dyn Observer) {
 /// Whether a session asked for `device` runs on the CPU for sure, before one is opened.
 ///
 /// Only after [`Runtime::load`]: ONNX Runtime is asked which providers it was built with.
-pub(crate) fn is_cpu_only(_runtime: &Runtime, device: Device) -> bool {
+fn is_cpu_only(_runtime: &Runtime, device: Device) -> bool {
     match device {
         Device::Cpu => true,
         Device::Cuda { .. } => false,

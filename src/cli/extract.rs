@@ -394,16 +394,6 @@ pub(super) fn print_report(report: &ExtractReport, failures: Option<&Path>) -> R
     if let Some(path) = failures {
         writeln!(out, "the failed are listed in {}", path.display())?;
     }
-    if let (Some(bottleneck), Some(device)) = (report.bottleneck, &report.device) {
-        let percent = |share: f64| format!("{:.0} %", share * 100.0);
-        writeln!(
-            out,
-            "bound by {bottleneck} on {device}: inference {}, decode {}, disk {} busy",
-            percent(report.busy.inference),
-            percent(report.busy.decode),
-            percent(report.busy.disk)
-        )?;
-    }
     let dim = report.feature_dim.map_or("no".to_owned(), |dim| format!("{dim}-d"));
     writeln!(
         out,
@@ -411,5 +401,20 @@ pub(super) fn print_report(report: &ExtractReport, failures: Option<&Path>) -> R
         report.cache.display(),
         &report.space[..8]
     )?;
+    if let (Some(bottleneck), Some(device)) = (report.bottleneck, &report.device) {
+        let shares = report
+            .busy
+            .shares()
+            .map(|(stage, share)| (stage, format!("{:.0} %", share * 100.0)));
+        let (busiest, others): (Vec<_>, Vec<_>) = shares.into_iter().partition(|(stage, _)| *stage == bottleneck);
+        let others = others.iter().map(|(stage, share)| format!(", {stage} {share}"));
+        let busiest = busiest.iter().map(|(_, share)| share.as_str());
+        writeln!(
+            out,
+            "bound by {bottleneck} on {device}: {} busy{}",
+            busiest.collect::<String>(),
+            others.collect::<String>()
+        )?;
+    }
     Ok(out.flush()?)
 }
