@@ -31,9 +31,10 @@ mod trial;
 mod zoo;
 
 pub(crate) use checkpoint::parse_checkpoint;
-pub use cuda::{CudaLibrary, CudaStatus};
 pub(crate) use convert::{convert_wheel, untrained_resnet18};
+pub use cuda::{CudaLibrary, CudaStatus};
 pub(crate) use download::Patience;
+pub(crate) use graph::HalfModel;
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use model::Backbone;
 pub use providers::{check_cuda, registered_providers};

@@ -14,9 +14,9 @@ use ort::logging::LogLevel;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
+use super::cuda::{self, Needs, Unusable};
 use super::optimised::{self, Source};
 use super::runtime::Runtime;
-use super::cuda::{self, Needs, Unusable};
 use crate::space::Precision;
 use crate::{Error, Observer, Result};
 
@@ -203,7 +203,12 @@ impl Session {
         }
     }
 
-    pub(super) fn open_on(runtime: &Runtime, model: &[u8], options: &SessionOptions<'_>, cuda: Option<u32>) -> Result<Self> {
+    pub(super) fn open_on(
+        runtime: &Runtime,
+        model: &[u8],
+        options: &SessionOptions<'_>,
+        cuda: Option<u32>,
+    ) -> Result<Self> {
         let open = |source: Source<'_>| open_session(runtime, source, &options.run, cuda);
         let opened = match cuda {
             // What is optimised for a GPU depends on more than is asked here.
@@ -367,11 +372,7 @@ fn feature_dim(shape: &[i64], n: usize) -> Option<usize> {
 }
 
 /// The element type that a model declares for one of its tensors, f32 or f16, and the shape, `None` if it declares none.
-fn declared(
-    kind: &str,
-    outlets: &[ort::value::Outlet],
-    name: &str,
-) -> Result<(TensorElementType, Option<Vec<i64>>)> {
+fn declared(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Result<(TensorElementType, Option<Vec<i64>>)> {
     let Some(outlet) = outlets.iter().find(|outlet| outlet.name() == name) else {
         let names: Vec<_> = outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect();
         return Err(Error::ModelShape(format!(

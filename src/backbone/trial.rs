@@ -51,14 +51,18 @@ impl FeatureModel {
             }
             Ok(half)
         });
-        let half = half.as_ref().map_err(|problem: &String| Error::HalfPrecision(problem.clone()))?;
-        let session = self.open(&half.onnx, runtime, run, observer).map_err(|error| match error {
-            Error::Inference { source, .. } => Error::Inference {
-                action: "load the model in fp16",
-                source,
-            },
-            error => error,
-        })?;
+        let half = half
+            .as_ref()
+            .map_err(|problem: &String| Error::HalfPrecision(problem.clone()))?;
+        let session = self
+            .open(&half.onnx, runtime, run, observer)
+            .map_err(|error| match error {
+                Error::Inference { source, .. } => Error::Inference {
+                    action: "load the model in fp16",
+                    source,
+                },
+                error => error,
+            })?;
         if session.device_name() == "cpu" {
             self.half.noted.call_once(|| {
                 observer.note(

@@ -221,7 +221,10 @@ fn tf32_on_the_cpu_is_wrong_usage() {
         ..run
     };
     if !ort_has_cuda() {
-        let error = cut(plain, 1).open_session(tests_runtime(), &auto, &Quiet).unwrap_err().to_string();
+        let error = cut(plain, 1)
+            .open_session(tests_runtime(), &auto, &Quiet)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("cannot use device `cuda:0`: "), "{error}");
     }
 }

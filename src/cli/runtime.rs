@@ -60,7 +60,11 @@ fn install(arguments: &InstallArguments, context: &Context) -> Result<Ending> {
     }
     let installed = install_cuda_runtime(&context.data_dir, &context.observer)?;
     if driver.is_err() {
-        return report(&installed, Some(Err("there is no driver here to try it with".to_owned())), context);
+        return report(
+            &installed,
+            Some(Err("there is no driver here to try it with".to_owned())),
+            context,
+        );
     }
     // Whether it works only a run on the GPU tells.
     let options = RuntimeOptions {
@@ -88,12 +92,19 @@ fn report(
         return Ok(Ending::Done);
     }
     let mut out = std::io::stdout().lock();
-    let how = if installed.fetched { "installed" } else { "was installed already" };
+    let how = if installed.fetched {
+        "installed"
+    } else {
+        "was installed already"
+    };
     writeln!(out, "ONNX Runtime {} {how}", installed.version)?;
     writeln!(out, "  {}", installed.library.display())?;
     match tried {
         None => {}
-        Some(Ok(())) => writeln!(out, "  a convolution runs on the GPU; `--device auto` uses it from now on")?,
+        Some(Ok(())) => writeln!(
+            out,
+            "  a convolution runs on the GPU; `--device auto` uses it from now on"
+        )?,
         Some(Err(reason)) => writeln!(out, "  not tried on a GPU: {reason}")?,
     }
     out.flush()?;

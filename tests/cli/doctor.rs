@@ -35,7 +35,11 @@ fn json_and_text_say_the_same() {
     let cuda = &json["cuda"];
     assert!(cuda["driver"].is_string() != cuda["problem"].is_string(), "{cuda}");
     assert!(cuda["needs"].as_str().unwrap().contains("cuDNN 9"), "{cuda}");
-    assert_eq!(cuda["provider"].is_null(), cuda["libraries"].as_array().unwrap().is_empty(), "{cuda}");
+    assert_eq!(
+        cuda["provider"].is_null(),
+        cuda["libraries"].as_array().unwrap().is_empty(),
+        "{cuda}"
+    );
     assert!(json["cores"].as_u64().unwrap() >= 1);
     assert_eq!(json["cache"]["spaces"][0]["rows"], 27);
     assert_eq!(json["cache"]["spaces"][0]["backbone"], "tiny.onnx");

@@ -6,7 +6,16 @@ use crate::common::{EXTRACT, Scene};
 fn trained_in_half() -> Scene {
     let scene = Scene::extracted();
     scene.extract(["--precision", "fp16"]);
-    let train = ["train-head", "pictures", "--precision", "fp16", "--lr", "0.05", "-o", "half.safetensors"];
+    let train = [
+        "train-head",
+        "pictures",
+        "--precision",
+        "fp16",
+        "--lr",
+        "0.05",
+        "-o",
+        "half.safetensors",
+    ];
     scene.run(train).code(0);
     scene
 }
@@ -14,7 +23,9 @@ fn trained_in_half() -> Scene {
 #[test]
 fn half_precision_is_a_space_of_its_own_near_that_of_fp32() {
     let scene = Scene::extracted();
-    let run = scene.run(EXTRACT.into_iter().chain(["--precision", "fp16", "--json"])).code(0);
+    let run = scene
+        .run(EXTRACT.into_iter().chain(["--precision", "fp16", "--json"]))
+        .code(0);
     assert_eq!(run.json()["computed"], 27);
     assert_eq!(run.stderr.matches("slower than fp32").count(), 1, "{}", run.stderr);
     let spaces = scene.rows_of("cache");
@@ -25,7 +36,10 @@ fn half_precision_is_a_space_of_its_own_near_that_of_fp32() {
     for (content, full) in full {
         let half = &half[content];
         let dot = |one: &[f32], other: &[f32]| -> f64 {
-            one.iter().zip(other).map(|(one, other)| f64::from(*one) * f64::from(*other)).sum()
+            one.iter()
+                .zip(other)
+                .map(|(one, other)| f64::from(*one) * f64::from(*other))
+                .sum()
         };
         let cosine = dot(full, half) / (dot(full, full) * dot(half, half)).sqrt();
         assert!(cosine >= 0.999 && full != half, "{cosine}");
@@ -43,15 +57,26 @@ fn a_head_of_half_precision_predicts_evaluates_and_verifies_in_it() {
     // Once with the features from the cache, once computed.
     let predict = ["predict", "--head", "half.safetensors", "pictures/val", "--json"];
     let known = scene.run(predict).code(0).json_lines();
-    let computed = scene.run(predict.into_iter().chain(["--cache", "empty"])).code(0).json_lines();
+    let computed = scene
+        .run(predict.into_iter().chain(["--cache", "empty"]))
+        .code(0)
+        .json_lines();
     assert_eq!(known.len(), 9);
     for (known, computed) in known.iter().zip(&computed) {
         let probability = |line: &serde_json::Value| line["probability"].as_f64().unwrap();
         // On the CPU the batch may move the last bits; in fp32 features differ by some 1e-4.
-        assert!((probability(known) - probability(computed)).abs() < 1e-6, "{known}\n{computed}");
+        assert!(
+            (probability(known) - probability(computed)).abs() < 1e-6,
+            "{known}\n{computed}"
+        );
     }
     let report = scene.run(["cache", "verify", "--deep", "100", "--json"]).code(0).json();
-    let compared: Vec<_> = report["deep"].as_array().unwrap().iter().map(|space| &space["compared"]).collect();
+    let compared: Vec<_> = report["deep"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|space| &space["compared"])
+        .collect();
     assert_eq!(compared, [27, 27], "{report}");
 }
 

@@ -5,7 +5,10 @@ use crate::common::{Run, Scene};
 #[test]
 fn offline_nothing_is_installed() {
     let scene = Scene::new();
-    for arguments in [&["runtime", "install", "--offline"][..], &["runtime", "install", "--cuda", "--offline"]] {
+    for arguments in [
+        &["runtime", "install", "--offline"][..],
+        &["runtime", "install", "--cuda", "--offline"],
+    ] {
         scene.run(arguments.iter().copied()).error(2, &["`--offline` forbids"]);
     }
     scene.run(["runtime", "install", "--force"]).code(2).says(&["--cuda"]);
@@ -22,10 +25,15 @@ fn without_a_driver_the_large_download_does_not_begin() {
     let scene = Scene::new();
     std::fs::create_dir(scene.path("bin")).unwrap();
     // Whoever is asked to fetch leaves a trace.
-    scene.write("bin/python3", format!("#!/bin/sh\ntouch '{}'\nexit 1\n", scene.path("asked").display()).as_bytes());
+    scene.write(
+        "bin/python3",
+        format!("#!/bin/sh\ntouch '{}'\nexit 1\n", scene.path("asked").display()).as_bytes(),
+    );
     std::fs::set_permissions(scene.path("bin/python3"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let install = |force: bool| {
-        let arguments = ["runtime", "install", "--cuda"].into_iter().chain(force.then_some("--force"));
+        let arguments = ["runtime", "install", "--cuda"]
+            .into_iter()
+            .chain(force.then_some("--force"));
         let mut command = scene.command(arguments);
         command
             .env("LASTLAYER_DATA_DIR", scene.path("data"))
@@ -37,7 +45,11 @@ fn without_a_driver_the_large_download_does_not_begin() {
     if !cfg!(target_env = "musl") {
         let run = install(true).code(1);
         assert!(scene.path("asked").exists(), "{}", run.stderr);
-        assert!(run.stderr.contains("cannot fetch ONNX Runtime for CUDA"), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("cannot fetch ONNX Runtime for CUDA"),
+            "{}",
+            run.stderr
+        );
     }
 }
 

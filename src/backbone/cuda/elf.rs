@@ -34,7 +34,9 @@ pub(super) fn needed(path: &Path) -> Option<Vec<String>> {
     }
     let (size, count) = (u64::from(short(&header, 54)?), u64::from(short(&header, 56)?));
     let headers = read(long(&header, 32)?, size.checked_mul(count)?)?;
-    let headers: Vec<&[u8]> = headers.chunks_exact(usize::try_from(size).ok().filter(|&size| size >= 56)?).collect();
+    let headers: Vec<&[u8]> = headers
+        .chunks_exact(usize::try_from(size).ok().filter(|&size| size >= 56)?)
+        .collect();
     let of_type = |wanted: u32| headers.iter().filter(move |header| word(header, 0) == Some(wanted));
     let dynamic = of_type(DYNAMIC).next()?;
     let dynamic = read(long(dynamic, 8)?, long(dynamic, 32)?)?;
@@ -80,7 +82,11 @@ mod tests {
 
     #[test]
     fn this_program_names_the_c_library() {
-        if cfg!(all(target_os = "linux", target_pointer_width = "64", target_env = "gnu")) {
+        if cfg!(all(
+            target_os = "linux",
+            target_pointer_width = "64",
+            target_env = "gnu"
+        )) {
             let names = needed(&std::env::current_exe().unwrap()).unwrap();
             assert!(names.iter().any(|name| name == "libc.so.6"), "{names:?}");
             assert!(names.iter().all(|name| name.contains(".so")), "{names:?}");

@@ -14,8 +14,8 @@ mod reason;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-pub use self::needs::{CudaLibrary, CudaStatus};
 pub(super) use self::needs::Needs;
+pub use self::needs::{CudaLibrary, CudaStatus};
 pub(super) use self::reason::{Unusable, plain_reason};
 
 /// The library that NVIDIA's driver installs; `None` where there is no such driver.

@@ -95,10 +95,13 @@ impl CudaStatus {
             cuda: cuda_major(&names(library, version), version),
             ..Needs::default()
         };
-        let libraries = provider.iter().flat_map(|_| names(library, version)).map(|name| CudaLibrary {
-            path: find(&name, library),
-            name,
-        });
+        let libraries = provider
+            .iter()
+            .flat_map(|_| names(library, version))
+            .map(|name| CudaLibrary {
+                path: find(&name, library),
+                name,
+            });
         Self {
             driver,
             libraries: libraries.collect(),
@@ -155,7 +158,9 @@ fn file_name(stem: &str, major: u32) -> String {
 /// The CUDA version in the name of its runtime library, else by the version of ONNX Runtime.
 fn cuda_major(names: &[String], version: &str) -> Option<u32> {
     let named = names.iter().find_map(|name| {
-        let rest = name.strip_prefix("libcudart.so.").or_else(|| name.strip_prefix("cudart64_"))?;
+        let rest = name
+            .strip_prefix("libcudart.so.")
+            .or_else(|| name.strip_prefix("cudart64_"))?;
         rest.split('.').next()?.parse().ok()
     });
     named.or_else(|| {
@@ -167,7 +172,10 @@ fn cuda_major(names: &[String], version: &str) -> Option<u32> {
 /// Where the library `name` is: among what Python or `runtime install` put beside ONNX Runtime, or where the system's
 /// loader looks.
 fn find(name: &str, library: &Path) -> Option<PathBuf> {
-    let beside = library.parent().map(|folder| folder.join(name)).filter(|path| path.is_file());
+    let beside = library
+        .parent()
+        .map(|folder| folder.join(name))
+        .filter(|path| path.is_file());
     let packaged = || {
         super::libraries(library)
             .into_iter()
@@ -185,9 +193,14 @@ fn driver_version() -> Option<String> {
 fn version_in(text: &str) -> Option<String> {
     let is_version = |word: &&str| {
         let mut parts = word.split('.');
-        parts.clone().count() >= 2 && parts.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+        parts.clone().count() >= 2
+            && parts.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    text.lines().next()?.split_whitespace().find(is_version).map(str::to_owned)
+    text.lines()
+        .next()?
+        .split_whitespace()
+        .find(is_version)
+        .map(str::to_owned)
 }
 
 impl Unusable {
@@ -207,7 +220,10 @@ mod tests {
     #[test]
     fn the_cuda_version_is_in_a_name_or_known_by_the_release() {
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        assert_eq!(cuda_major(&names(&["libcublas.so.11", "libcudart.so.12"]), "1.31.1"), Some(12));
+        assert_eq!(
+            cuda_major(&names(&["libcublas.so.11", "libcudart.so.12"]), "1.31.1"),
+            Some(12)
+        );
         assert_eq!(cuda_major(&names(&["cudart64_13.dll"]), "1.22.0"), Some(13));
         // As `Requires-Dist` of onnxruntime-gpu says: 1.26.0 nvidia-…-cu12, 1.27.0 nvidia-…-cu13.
         for (version, major) in [("1.24.4", 12), ("1.26.0", 12), ("1.27.0", 13), ("1.31.1", 13)] {
@@ -265,7 +281,12 @@ mod tests {
         let library = touch("onnxruntime/capi/libonnxruntime.so.1.31.1");
         let without = CudaStatus::of(&library, "1.31.1");
         assert!(without.provider.is_none() && without.libraries.is_empty());
-        assert!(Unusable::provider_is_missing(&library).unwrap().hint.contains("runtime install --cuda"));
+        assert!(
+            Unusable::provider_is_missing(&library)
+                .unwrap()
+                .hint
+                .contains("runtime install --cuda")
+        );
         let provider = touch("onnxruntime/capi/libonnxruntime_providers_cuda.so");
         // No ELF file, so the usual ones are looked for.
         let cublas = touch(&format!("nvidia/cu13/lib/{}", file_name("cublas", 13)));
@@ -275,7 +296,13 @@ mod tests {
         assert_eq!(status.versions, "CUDA 13 and cuDNN 9");
         let found = |stem, major| {
             let name = file_name(stem, major);
-            status.libraries.iter().find(|library| library.name == name).unwrap().path.clone()
+            status
+                .libraries
+                .iter()
+                .find(|library| library.name == name)
+                .unwrap()
+                .path
+                .clone()
         };
         assert_eq!(found("cublas", 13), Some(cublas));
         assert_eq!(found("cudart", 13), Some(cudart));

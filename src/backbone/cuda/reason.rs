@@ -58,7 +58,10 @@ impl Unusable {
         let is = |known: &[u32]| code.is_some_and(|code| known.contains(&code));
         // An old driver's library lacks functions that the provider is linked against.
         if is(&DRIVER_TOO_OLD) || plain.contains("undefined symbol: cu") {
-            let installed = needs.driver.as_ref().map_or(String::new(), |version| format!(" {version}"));
+            let installed = needs
+                .driver
+                .as_ref()
+                .map_or(String::new(), |version| format!(" {version}"));
             return Self {
                 reason: format!("the NVIDIA driver{installed} is too old for {versions}"),
                 hint: format!(
@@ -140,7 +143,10 @@ impl Unusable {
 /// The number in `CUDA failure 35: …`.
 fn failure_code(message: &str) -> Option<u32> {
     let (_, rest) = message.split_once("CUDA failure ")?;
-    rest.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
+    rest.split(|character: char| !character.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// How many GPUs there are, where a number was asked for that is none of theirs.

@@ -43,7 +43,6 @@ fn a_message_is_cut_down_to_what_happened() {
     }
 }
 
-
 /// What ONNX Runtime 1.31.1 gives where something is missing, less the parts of a library's path.
 const PROVIDER: &str = "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2369 onnxruntime::Provider& \
                         onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library \
@@ -57,7 +56,8 @@ const CALL: &str = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.c
                     onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const \
                     char*, const char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError; \
                     std::conditional_t<THRW, void, common::Status> = void] ";
-const WHERE: &str = " ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/a.cc ; line=70 ; expr=cudaGetDeviceCount(&num_devices);";
+const WHERE: &str =
+    " ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/a.cc ; line=70 ; expr=cudaGetDeviceCount(&num_devices);";
 
 fn needs(missing: &[&str]) -> Needs {
     Needs {

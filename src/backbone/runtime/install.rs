@@ -127,7 +127,9 @@ impl Build {
 
 /// The folder in which the libraries with CUDA are kept.
 fn cuda_folder(data_dir: &Path) -> PathBuf {
-    data_dir.join("onnxruntime").join(format!("{CUDA_VERSION}-cuda{CUDA_MAJOR}"))
+    data_dir
+        .join("onnxruntime")
+        .join(format!("{CUDA_VERSION}-cuda{CUDA_MAJOR}"))
 }
 
 /// The folder of the ONNX Runtime library with CUDA, where it was installed.

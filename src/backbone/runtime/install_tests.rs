@@ -24,24 +24,53 @@ fn the_pins_are_well_formed_and_cover_what_the_extras_require() {
         for (wheel, required) in build.wheels.iter().zip(required) {
             assert!(wheel.requirement.starts_with(required), "{}", wheel.requirement);
             assert!(wheel.sha256.len() == 64 && wheel.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()));
-            assert_eq!(BUILDS[0].wheels.iter().filter(|other| other.requirement == wheel.requirement).count(), 1);
+            assert_eq!(
+                BUILDS[0]
+                    .wheels
+                    .iter()
+                    .filter(|other| other.requirement == wheel.requirement)
+                    .count(),
+                1
+            );
         }
-        let processor = if build.system == "windows" { "win_amd64" } else { build.processor };
-        assert!(build.wheels.iter().all(|wheel| wheel.platform.unwrap().ends_with(processor)));
+        let processor = if build.system == "windows" {
+            "win_amd64"
+        } else {
+            build.processor
+        };
+        assert!(
+            build
+                .wheels
+                .iter()
+                .all(|wheel| wheel.platform.unwrap().ends_with(processor))
+        );
         assert!(build.download() > 1_000_000_000 && build.room() > build.download());
     }
-    let mut hashes: Vec<_> = BUILDS.iter().flat_map(|build| &build.wheels).map(|wheel| wheel.sha256).collect();
+    let mut hashes: Vec<_> = BUILDS
+        .iter()
+        .flat_map(|build| &build.wheels)
+        .map(|wheel| wheel.sha256)
+        .collect();
     hashes.sort_unstable();
     hashes.dedup();
     assert_eq!(hashes.len(), 24, "no pin is another's");
-    assert_eq!(BUILDS[0].wheels[0].requirement, format!("onnxruntime-gpu=={CUDA_VERSION}"));
+    assert_eq!(
+        BUILDS[0].wheels[0].requirement,
+        format!("onnxruntime-gpu=={CUDA_VERSION}")
+    );
 }
 
 #[test]
 fn of_a_wheel_the_libraries_and_licences_are_taken() {
     for (member, to) in [
-        ("nvidia/cu13/lib/libcublas.so.13", Some("nvidia/cu13/lib/libcublas.so.13")),
-        ("nvidia/cu13/bin/x86_64/cublas64_13.dll", Some("nvidia/cu13/bin/x86_64/cublas64_13.dll")),
+        (
+            "nvidia/cu13/lib/libcublas.so.13",
+            Some("nvidia/cu13/lib/libcublas.so.13"),
+        ),
+        (
+            "nvidia/cu13/bin/x86_64/cublas64_13.dll",
+            Some("nvidia/cu13/bin/x86_64/cublas64_13.dll"),
+        ),
         ("nvidia/cudnn/lib/libcudnn.so.9", Some("nvidia/cudnn/lib/libcudnn.so.9")),
         ("nvidia/cu13/include/cublas.h", None),
         ("nvidia/__init__.py", None),
@@ -73,7 +102,9 @@ fn of_a_wheel_the_libraries_and_licences_are_taken() {
 fn wheel_file(path: &Path, members: &[&str]) -> String {
     let mut archive = zip::ZipWriter::new(File::create(path).unwrap());
     for member in members {
-        archive.start_file(*member, zip::write::SimpleFileOptions::default()).unwrap();
+        archive
+            .start_file(*member, zip::write::SimpleFileOptions::default())
+            .unwrap();
         archive.write_all(member.as_bytes()).unwrap();
     }
     archive.finish().unwrap();
@@ -99,10 +130,17 @@ impl Stand {
         let library = format!("onnxruntime/capi/{}", search::LIBRARY_NAME);
         let runtime = wheel_file(
             &served("onnxruntime-gpu"),
-            &[&library, "onnxruntime/capi/libonnxruntime_providers_cuda.so", "onnxruntime/LICENSE"],
+            &[
+                &library,
+                "onnxruntime/capi/libonnxruntime_providers_cuda.so",
+                "onnxruntime/LICENSE",
+            ],
         );
         let cublas = wheel_file(&served("nvidia-cublas"), &["nvidia/cu13/lib/libcublas.so.13"]);
-        let cudnn = wheel_file(&served("nvidia-cudnn-cu13"), &["nvidia/cudnn/lib/libcudnn.so.9", "nvidia/cudnn/x.h"]);
+        let cudnn = wheel_file(
+            &served("nvidia-cudnn-cu13"),
+            &["nvidia/cudnn/lib/libcudnn.so.9", "nvidia/cudnn/x.h"],
+        );
         // `-m pip download NAME==VERSION … -d FOLDER`; it also notes who was asked for.
         let python = folder.path().join("python");
         let script = format!(
@@ -171,8 +209,18 @@ fn the_libraries_lie_where_they_are_looked_for_and_are_fetched_once() {
     // What a session loads before the library.
     let status = crate::CudaStatus::of(&installed.library, CUDA_VERSION);
     assert!(status.provider.is_some());
-    let cublas = status.libraries.iter().find(|library| library.name == "libcublas.so.13").unwrap();
-    assert!(cublas.path.as_ref().unwrap().ends_with("nvidia/cu13/lib/libcublas.so.13"));
+    let cublas = status
+        .libraries
+        .iter()
+        .find(|library| library.name == "libcublas.so.13")
+        .unwrap();
+    assert!(
+        cublas
+            .path
+            .as_ref()
+            .unwrap()
+            .ends_with("nvidia/cu13/lib/libcublas.so.13")
+    );
     // And a search with a driver finds it before the one for the CPU.
     let data_dir = stand.folder.path().join("data");
     let options = super::super::RuntimeOptions {
@@ -185,7 +233,10 @@ fn the_libraries_lie_where_they_are_looked_for_and_are_fetched_once() {
     fs::write(cpu.join(search::LIBRARY_NAME), b"").unwrap();
     let first = search::first_offered(&options, true);
     assert_eq!(first, Some(installed.library.clone()));
-    assert_eq!(search::first_offered(&options, false), Some(cpu.join(search::LIBRARY_NAME)));
+    assert_eq!(
+        search::first_offered(&options, false),
+        Some(cpu.join(search::LIBRARY_NAME))
+    );
 
     let asked = fs::read_to_string(stand.folder.path().join("asked")).unwrap();
     assert_eq!(asked.lines().count(), 8);

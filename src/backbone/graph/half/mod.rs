@@ -18,7 +18,9 @@ use prost::Message;
 
 use self::operators::{Arithmetic, Result0, arithmetic, result};
 use super::LISTS_WEIGHTS_AS_INPUTS;
-use super::access::{attribute, initializers, input, int, operator, real_inputs, subgraphs, tensor_type, tensor_type_mut};
+use super::access::{
+    attribute, initializers, input, int, operator, real_inputs, subgraphs, tensor_type, tensor_type_mut,
+};
 use super::onnx::attribute_proto::AttributeType;
 use super::onnx::tensor_proto::DataType;
 use super::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
@@ -178,7 +180,8 @@ impl Conversion {
             .collect();
         graph.value_info.retain(|value| made.contains(value.name()));
         for value in &mut graph.value_info {
-            if self.forms.get(value.name()).is_some_and(|forms| forms.made_half) && !self.outputs.contains(value.name()) {
+            if self.forms.get(value.name()).is_some_and(|forms| forms.made_half) && !self.outputs.contains(value.name())
+            {
                 make_half(value);
             }
         }

@@ -54,8 +54,19 @@ pub(super) fn arithmetic(operator: &str, opset: i64) -> Arithmetic {
         | "LogSoftmax" | "Softplus" | "Softsign" | "Reshape" | "Flatten" | "Transpose" | "ReduceMax" | "ReduceMin"
         | "DepthToSpace" | "SpaceToDepth" | "LayerNormalization" => 1,
         "Pad" | "Split" => 2,
-        "Relu" | "LeakyRelu" | "Elu" | "Selu" | "Sigmoid" | "HardSigmoid" | "Tanh" | "Log" | "Max" | "Min" | "Sum"
-        | "InstanceNormalization" | "Tile" => 6,
+        "Relu"
+        | "LeakyRelu"
+        | "Elu"
+        | "Selu"
+        | "Sigmoid"
+        | "HardSigmoid"
+        | "Tanh"
+        | "Log"
+        | "Max"
+        | "Min"
+        | "Sum"
+        | "InstanceNormalization"
+        | "Tile" => 6,
         "AveragePool" | "BatchNormalization" | "Gemm" | "PRelu" | "Dropout" | "Greater" | "Less" | "Sin" | "Cos" => 7,
         "Expand" => 8,
         "Erf" | "Where" => 9,
@@ -68,16 +79,41 @@ pub(super) fn arithmetic(operator: &str, opset: i64) -> Arithmetic {
         "RMSNormalization" => 23,
         _ => i64::MAX,
     };
-    if opset >= half_from { Arithmetic::Half } else { Arithmetic::Full }
+    if opset >= half_from {
+        Arithmetic::Half
+    } else {
+        Arithmetic::Full
+    }
 }
 
 /// What the standard's `operator` gives.
 pub(super) fn result(operator: &str) -> Result0 {
     match operator {
-        "Shape" | "Size" | "ArgMax" | "ArgMin" | "NonZero" | "NonMaxSuppression" | "Multinomial" | "Equal" | "Greater"
-        | "Less" | "GreaterOrEqual" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN" | "IsInf"
-        | "QuantizeLinear" | "DynamicQuantizeLinear" | "QLinearConv" | "QLinearMatMul" | "ConvInteger"
-        | "MatMulInteger" | "Constant" => Result0::Other,
+        "Shape"
+        | "Size"
+        | "ArgMax"
+        | "ArgMin"
+        | "NonZero"
+        | "NonMaxSuppression"
+        | "Multinomial"
+        | "Equal"
+        | "Greater"
+        | "Less"
+        | "GreaterOrEqual"
+        | "LessOrEqual"
+        | "And"
+        | "Or"
+        | "Xor"
+        | "Not"
+        | "IsNaN"
+        | "IsInf"
+        | "QuantizeLinear"
+        | "DynamicQuantizeLinear"
+        | "QLinearConv"
+        | "QLinearMatMul"
+        | "ConvInteger"
+        | "MatMulInteger"
+        | "Constant" => Result0::Other,
         "RandomNormal" | "RandomUniform" => Result0::Float,
         "Cast" => Result0::Attribute("to"),
         "EyeLike" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" => Result0::Attribute("dtype"),

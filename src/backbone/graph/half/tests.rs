@@ -2,13 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use crate::Quiet;
 use crate::backbone::graph::tests::make::{
     classifier, floats, graph, integers, model, network, node, trunk, value, with_int,
 };
 use crate::backbone::runtime::tests_runtime;
 use crate::backbone::session::{RunOptions, Session, SessionOptions};
 use crate::backbone::trial::noise;
-use crate::Quiet;
 
 const PICTURE: [usize; 3] = [3, 8, 8];
 
@@ -47,7 +47,10 @@ fn run(model: &[u8], output: &str, scale: f32) -> Vec<f32> {
 
 fn cosine(left: &[f32], right: &[f32]) -> f64 {
     let dot = |one: &[f32], other: &[f32]| -> f64 {
-        one.iter().zip(other).map(|(one, other)| f64::from(*one) * f64::from(*other)).sum()
+        one.iter()
+            .zip(other)
+            .map(|(one, other)| f64::from(*one) * f64::from(*other))
+            .sum()
     };
     dot(left, right) / (dot(left, left) * dot(right, right)).sqrt()
 }
@@ -66,7 +69,14 @@ fn compare(model: &ModelProto, output: &str, scale: f32) -> (HalfModel, ModelPro
 }
 
 fn operators_of(model: &ModelProto) -> Vec<&str> {
-    model.graph.as_ref().unwrap().node.iter().map(NodeProto::op_type).collect()
+    model
+        .graph
+        .as_ref()
+        .unwrap()
+        .node
+        .iter()
+        .map(NodeProto::op_type)
+        .collect()
 }
 
 #[test]
@@ -85,7 +95,15 @@ fn a_network_computes_nearly_the_same_with_weights_and_input_of_f16() {
     let operators: Vec<_> = converted.node.iter().map(NodeProto::op_type).collect();
     assert_eq!(
         operators,
-        ["Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm", "Softmax", "Cast"]
+        [
+            "Conv",
+            "Relu",
+            "GlobalAveragePool",
+            "Flatten",
+            "Gemm",
+            "Softmax",
+            "Cast"
+        ]
     );
 }
 
@@ -141,11 +159,18 @@ fn a_normalisation_that_is_written_out_survives_squares_beyond_f16() {
     ];
     let weights = vec![scalar("two", 2.0), scalar("epsilon", 1e-12)];
     let mut model = network(nodes, weights, &["normal"]);
-    graph(&mut model).node.retain(|node| node.op_type() != "GlobalAveragePool");
+    graph(&mut model)
+        .node
+        .retain(|node| node.op_type() != "GlobalAveragePool");
     graph(&mut model).initializer[0] = random("conv.weight", &[5, 3, 3, 3], 1.0);
     let (half, converted) = compare(&model, "normal", 2000.0);
     let kept: Vec<_> = half.kept.iter().map(String::as_str).collect();
-    assert_eq!(kept, ["Add", "Pow", "ReduceMean", "Sqrt"], "{:?}", operators_of(&converted));
+    assert_eq!(
+        kept,
+        ["Add", "Pow", "ReduceMean", "Sqrt"],
+        "{:?}",
+        operators_of(&converted)
+    );
 }
 
 fn with_ints(mut node: NodeProto, name: &str, values: &[i64]) -> NodeProto {
@@ -173,8 +198,19 @@ fn what_has_no_f16_kernel_stays_f32_between_casts() {
         let (half, converted) = compare(&model, "flat", 1.0);
         assert_eq!(half.kept.contains("Clip"), kept, "opset {opset}");
         let casts = operators_of(&converted).iter().filter(|name| **name == "Cast").count();
-        assert_eq!(casts, if kept { 3 } else { 1 }, "opset {opset}: {:?}", operators_of(&converted));
-        let low = converted.graph.as_ref().unwrap().initializer.iter().find(|tensor| tensor.name().starts_with("low"));
+        assert_eq!(
+            casts,
+            if kept { 3 } else { 1 },
+            "opset {opset}: {:?}",
+            operators_of(&converted)
+        );
+        let low = converted
+            .graph
+            .as_ref()
+            .unwrap()
+            .initializer
+            .iter()
+            .find(|tensor| tensor.name().starts_with("low"));
         assert_eq!(low.unwrap().data_type(), if kept { FLOAT } else { HALF });
     }
 }
@@ -190,7 +226,11 @@ fn a_weight_that_both_kinds_read_is_there_in_both() {
     let mut model = network(nodes, vec![random("scale", &[5], 2.0)], &["power"]);
     graph(&mut model).initializer[0] = random("conv.weight", &[5, 3, 3, 3], 1.0);
     let (half, converted) = compare(&model, "power", 1.0);
-    assert!(half.kept.contains("Exp") && half.kept.contains("Pow"), "{:?}", half.kept);
+    assert!(
+        half.kept.contains("Exp") && half.kept.contains("Pow"),
+        "{:?}",
+        half.kept
+    );
     let scales = converted.graph.as_ref().unwrap().initializer.iter();
     let scales: Vec<_> = scales
         .filter(|tensor| tensor.name().starts_with("scale"))
@@ -281,7 +321,11 @@ fn graphs_inside_get_f32_from_outside() {
     graph(&mut model).initializer[0] = random("conv.weight", &[5, 3, 3, 3], 1.0);
     let (half, converted) = compare(&model, "either", 1.0);
     assert!(half.kept.contains("If"));
-    assert_eq!(operators_of(&converted).last(), Some(&"If"), "its result is f32 already");
+    assert_eq!(
+        operators_of(&converted).last(),
+        Some(&"If"),
+        "its result is f32 already"
+    );
 }
 
 #[test]
@@ -292,7 +336,9 @@ fn weights_that_are_inputs_too_need_no_second_declaration() {
     old.ir_version = Some(3);
     old.opset_import[0].version = Some(7);
     graph(&mut old).initializer[0] = random("conv.weight", &[5, 3, 3, 3], 1.0);
-    graph(&mut old).input.push(value("conv.weight", DataType::Float, &[5, 3, 3, 3]));
+    graph(&mut old)
+        .input
+        .push(value("conv.weight", DataType::Float, &[5, 3, 3, 3]));
     let (_, converted) = compare(&old, "flat", 1.0);
     assert_eq!((converted.ir_version(), converted.graph.unwrap().input.len()), (4, 1));
 }

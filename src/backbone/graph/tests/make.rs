@@ -64,7 +64,11 @@ pub(in crate::backbone::graph) fn value(name: &str, element: DataType, dims: &[i
     value_info(name, element, dims.iter().map(dim).collect())
 }
 
-pub(in crate::backbone::graph) fn model(nodes: Vec<NodeProto>, weights: Vec<TensorProto>, outputs: &[&str]) -> ModelProto {
+pub(in crate::backbone::graph) fn model(
+    nodes: Vec<NodeProto>,
+    weights: Vec<TensorProto>,
+    outputs: &[&str],
+) -> ModelProto {
     let graph = GraphProto {
         node: nodes,
         name: Some("made".into()),
@@ -106,7 +110,11 @@ pub(in crate::backbone::graph) fn trunk() -> (Vec<NodeProto>, Vec<TensorProto>) 
 }
 
 /// The trunk, then `nodes` with `weights`.
-pub(in crate::backbone::graph) fn network(nodes: Vec<NodeProto>, weights: Vec<TensorProto>, outputs: &[&str]) -> ModelProto {
+pub(in crate::backbone::graph) fn network(
+    nodes: Vec<NodeProto>,
+    weights: Vec<TensorProto>,
+    outputs: &[&str],
+) -> ModelProto {
     let (mut all, mut tensors) = trunk();
     all.extend(nodes);
     tensors.extend(weights);
