@@ -46,8 +46,10 @@ fn install(arguments: &InstallArguments, context: &Context) -> Result<Ending> {
         return report(&install_runtime(&context.data_dir, &context.observer)?, None, context);
     }
     let driver = CudaStatus::driver();
+    // Where there is no CUDA at all, that is said below.
     if let Err(reason) = &driver
         && !arguments.force
+        && !cfg!(target_vendor = "apple")
     {
         return Err(Error::Device {
             device: "cuda".to_owned(),

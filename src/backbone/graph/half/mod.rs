@@ -255,7 +255,11 @@ impl Conversion {
         outputs
             .map(|(index, name)| match (self.declared.get(name), inner) {
                 (Some(&element), _) if element != 0 => element == FLOAT,
-                (_, Some(graph)) => graph.output.get(index).is_some_and(is_float_value),
+                // The first result of a Loop's body says whether it goes on.
+                (_, Some(graph)) => {
+                    let index = index + usize::from(operator(node) == "Loop");
+                    graph.output.get(index).is_some_and(is_float_value)
+                }
                 _ => first && (index == 0 || operators::all_outputs_alike(operator(node))),
             })
             .collect()
