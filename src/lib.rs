@@ -33,8 +33,9 @@ mod upkeep;
 mod views;
 
 pub use backbone::{
-    Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
-    Session, SessionOptions, WeightBits, ZooModel, models as zoo_models, registered_providers,
+    Attempt, Backbone, CudaLibrary, CudaStatus, Device, ExternalDataProblem, FeatureModel, InstalledRuntime, Located,
+    NotOnnx, Place, RunOptions, Runtime, RuntimeOptions, Session, SessionOptions, WeightBits, ZooModel, check_cuda,
+    install_cuda_runtime, install_runtime, models as zoo_models, registered_providers,
 };
 pub use cache::{
     BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, PARTIAL, Retained, RowKey, Space, SpaceId,

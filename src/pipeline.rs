@@ -409,6 +409,8 @@ impl Shared<'_> {
         if is_cpu {
             self.backlog.let_workers_infer();
         } else {
+            // Only now it is known to be one: `auto` may be either.
+            self.backlog.let_device_infer(self.engine.batch_size());
             self.work(Role::Device, results);
         }
     }

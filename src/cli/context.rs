@@ -80,7 +80,7 @@ impl Context {
         }
     }
 
-    pub(super) fn inference(&self, batch_size: usize) -> InferenceOptions {
+    pub(super) fn inference(&self, batch_size: Option<usize>) -> InferenceOptions {
         InferenceOptions {
             runtime: self.runtime(),
             device: self.device,

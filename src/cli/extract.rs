@@ -13,7 +13,6 @@ use super::progress::catch_interrupts;
 use crate::cache::FAILURES_FILE;
 use crate::dataset::{Dataset, Ignored, InputOptions, Opened, TableColumns};
 use crate::disk;
-use crate::engine::DEFAULT_BATCH_SIZE;
 use crate::error::Error;
 use crate::extract::{ExtractOptions, ExtractReport, Failure as ExtractFailure, FailureLimit, extract, extract_stream};
 use crate::observer::Observer;
@@ -139,9 +138,9 @@ pub(super) struct BackboneArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ReadingArguments {
-    /// Pictures per run of the backbone
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_BATCH_SIZE as u32, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub(super) batch_size: u32,
+    /// Pictures per run of the backbone [default: 4, on a GPU 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    batch_size: Option<u32>,
     /// Largest picture to decode, in pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_pixels)]
     pub(super) max_pixels: u64,
@@ -154,6 +153,10 @@ pub(super) struct ReadingArguments {
 }
 
 impl ReadingArguments {
+    pub(super) fn batch_size(&self) -> Option<usize> {
+        self.batch_size.map(|size| size as usize)
+    }
+
     pub(super) fn limits(&self) -> Limits {
         Limits {
             max_pixels: self.max_pixels,
@@ -263,7 +266,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         _ => (backbone, None),
     };
     let options = ExtractOptions {
-        inference: context.inference(arguments.reading.batch_size as usize),
+        inference: context.inference(arguments.reading.batch_size()),
         features,
         limits: arguments.reading.limits(),
         rehash: arguments.rehash,
@@ -335,7 +338,7 @@ pub(super) fn quantize_options(
     QuantizeOptions {
         features,
         limits: reading.limits(),
-        ..QuantizeOptions::new(context.inference(reading.batch_size as usize))
+        ..QuantizeOptions::new(context.inference(reading.batch_size()))
     }
 }
 

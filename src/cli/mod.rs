@@ -13,6 +13,7 @@ mod output;
 mod predict;
 mod progress;
 mod runs;
+mod runtime;
 mod selection;
 mod train_head;
 
@@ -59,6 +60,9 @@ enum Command {
     Models(models::Command),
     /// Say what was found where: ONNX Runtime, devices, backbones, cache
     Doctor(doctor::Arguments),
+    /// Fetch ONNX Runtime, for the CPU or for NVIDIA's GPUs
+    #[command(subcommand)]
+    Runtime(runtime::Command),
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +152,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Cache(command) => cache::run(command, context),
         Command::Models(command) => models::run(command, context),
         Command::Doctor(arguments) => doctor::run(arguments, context),
+        Command::Runtime(command) => runtime::run(command, context),
     }
 }
 

@@ -84,7 +84,7 @@ fn run_watched(
             },
             device: Device::Cpu,
             threads: 1,
-            batch_size: 2,
+            batch_size: Some(2),
         },
         features: FeatureOptions::default(),
         limits: Limits::default(),

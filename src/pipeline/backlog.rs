@@ -29,7 +29,7 @@ pub(super) enum Task {
     Infer(Vec<Tensor>),
 }
 
-/// Sizes that do not change during a run.
+/// Sizes that do not change during a run, but once: when the backbone turns out to run on a GPU.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Capacity {
     /// Pictures that may wait to be decoded.
@@ -42,8 +42,9 @@ pub(super) struct Capacity {
     pub(super) sessions: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    capacity: Capacity,
     pictures: VecDeque<Box<ReadPicture>>,
     tensors: VecDeque<Tensor>,
     /// Threads that may still offer pictures.
@@ -62,7 +63,6 @@ struct State {
 pub(super) struct Backlog {
     state: Mutex<State>,
     changed: Condvar,
-    capacity: Capacity,
     /// Pictures of the whole run, as far as it is known.
     count: usize,
 }
@@ -72,13 +72,19 @@ impl Backlog {
     /// or `usize::MAX`.
     pub(super) fn new(readers: usize, count: usize, capacity: Capacity) -> Self {
         let state = State {
+            capacity,
+            pictures: VecDeque::new(),
+            tensors: VecDeque::new(),
             readers,
-            ..State::default()
+            decoding: 0,
+            begun: false,
+            workers_infer: false,
+            taken: 0,
+            closed: false,
         };
         Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
-            capacity,
             count,
         }
     }
@@ -94,7 +100,7 @@ impl Backlog {
     /// Hands over a picture to be decoded, when there is room; false when nobody takes it any more.
     pub(super) fn offer(&self, picture: ReadPicture) -> bool {
         let mut state = self.lock();
-        while !state.closed && state.pictures.len() >= self.capacity.pictures {
+        while !state.closed && state.pictures.len() >= state.capacity.pictures {
             state = self.wait(state);
         }
         if state.closed {
@@ -127,6 +133,15 @@ impl Backlog {
         self.changed.notify_all();
     }
 
+    /// From now on one thread, of [`Role::Device`], runs batches of `batch` tensors while the next one fills up.
+    pub(super) fn let_device_infer(&self, batch: usize) {
+        let mut state = self.lock();
+        state.capacity.batch = batch;
+        state.capacity.tensors = state.capacity.tensors.max(2 * batch);
+        state.capacity.sessions = 1;
+        self.changed.notify_all();
+    }
+
     /// The next task of a thread; `None` when there are no more.
     ///
     /// Who took a picture to decode says that it [is decoded](Self::is_decoded).
@@ -148,7 +163,7 @@ impl Backlog {
                 }
             }
             // Who can't run batches stops when too many tensors wait.
-            let decodes = role == Role::Worker && (infers || state.tensors.len() < self.capacity.tensors);
+            let decodes = role == Role::Worker && (infers || state.tensors.len() < state.capacity.tensors);
             if decodes && let Some(picture) = state.pictures.pop_front() {
                 state.decoding += 1;
                 self.changed.notify_all();
@@ -184,7 +199,7 @@ impl Backlog {
         let first = state.tensors.front()?;
         // As if the others had as many views.
         let left = self.count.saturating_sub(state.taken).saturating_mul(first.seen.of);
-        let size = self.capacity.batch.min(left.div_ceil(self.capacity.sessions)).max(1);
+        let size = state.capacity.batch.min(left.div_ceil(state.capacity.sessions)).max(1);
         if state.tensors.len() < size && !short {
             return None;
         }
@@ -199,7 +214,7 @@ impl Backlog {
     /// more.
     pub(super) fn put(&self, tensor: Tensor) -> bool {
         let mut state = self.lock();
-        while !state.closed && !state.workers_infer && state.tensors.len() >= self.capacity.tensors {
+        while !state.closed && !state.workers_infer && state.tensors.len() >= state.capacity.tensors {
             state = self.wait(state);
         }
         if state.closed {

@@ -101,6 +101,20 @@ fn the_last_pictures_are_divided_among_the_sessions() {
 }
 
 #[test]
+fn a_device_gets_its_own_batches_however_many_sessions_were_planned() {
+    let backlog = Backlog::new(0, 16, CAPACITY);
+    (0..CAPACITY.tensors).for_each(|index| assert!(backlog.put(tensor(index))));
+    backlog.let_device_infer(7);
+    // Two of its batches may wait, and the last one is not divided.
+    (6..14).for_each(|index| assert!(backlog.put(tensor(index))));
+    assert_eq!(told(backlog.next(Role::Device)), "infer 0 1 2 3 4 5 6");
+    (14..16).for_each(|index| assert!(backlog.put(tensor(index))));
+    assert_eq!(told(backlog.next(Role::Device)), "infer 7 8 9 10 11 12 13");
+    assert_eq!(told(backlog.next(Role::Device)), "infer 14 15");
+    assert_eq!(told(backlog.next(Role::Device)), "nothing");
+}
+
+#[test]
 fn nobody_decodes_more_than_may_wait_while_nobody_infers() {
     let backlog = Backlog::new(1, 100, CAPACITY);
     (0..CAPACITY.tensors).for_each(|index| assert!(backlog.put(tensor(index))));

@@ -23,7 +23,7 @@ use ndarray::Array2;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::backbone::{Backbone, Device, FeatureModel, Probe, Quantizer, Runtime, WeightBits};
+use crate::backbone::{Backbone, FeatureModel, Probe, Quantizer, RunOptions, Runtime, WeightBits};
 use crate::dataset::Dataset;
 use crate::engine::InferenceOptions;
 use crate::error::{Error, Result};
@@ -227,7 +227,7 @@ impl Job<'_> {
         let threads = options.inference.threads.max(1);
         let bytes = Bytes::copy_from_slice(onnx);
         let quantized = FeatureModel::from_bytes(bytes, Path::new("the quantised backbone"), None)?;
-        let open = |model: &FeatureModel| model.open_session(runtime, Device::Cpu, threads, observer);
+        let open = |model: &FeatureModel| model.open_session(runtime, &RunOptions::cpu(threads), observer);
         let (mut float, mut int8) = (open(self.backbone.model())?, open(&quantized)?);
         let (mut float_features, mut int8_features) = (Vec::new(), Vec::new());
         let (height, width) = quantized.input_size;

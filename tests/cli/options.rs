@@ -55,6 +55,7 @@ const EXTRACT_OPTIONS: &[Flip] = &[
     flip("--decode", &["--decode", "exact"], SameRows),
     flip("--precision", &["--precision", "fp32"], SameRows),
     flip("--precision", &["--precision", "int8"], OtherSpace),
+    flip("--precision", &["--precision", "fp16"], OtherSpace),
     // Named as it is by default.
     flip("--feature", &["--feature", "features"], SameRows),
     flip("--backbone", &["--backbone", "copy.onnx"], SameRows),

@@ -13,6 +13,7 @@
 //! | `cut` | finds the feature tensor |
 //! | `edit` | prunes, opens the batch, makes the output |
 //! | `fixed` | the cut model with the batch it had, where opening it may be wrong |
+//! | `half` | weights and arithmetic as f16 |
 //! | `external` | weights in files beside the model |
 
 pub(super) mod access;
@@ -22,6 +23,7 @@ mod edit;
 mod external;
 mod file;
 mod fixed;
+mod half;
 mod infer;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ pub(crate) use self::cut::Doubt;
 pub use self::external::ExternalDataProblem;
 pub use self::file::NotOnnx;
 pub(crate) use self::fixed::FixedBatch;
+pub(crate) use self::half::{HalfModel, HalfOnce};
 
 /// The height and width that are used where the file leaves them open.
 const DEFAULT_SIDE: u32 = 224;
@@ -84,6 +87,8 @@ pub struct FeatureModel {
     pub(crate) doubt: Option<Doubt>,
     /// What there is to fall back on if the file fixed the batch.
     pub(crate) fixed_batch: Option<Arc<FixedBatch>>,
+    /// The same in half precision, once it was wanted.
+    pub(crate) half: Arc<HalfOnce>,
 }
 
 impl FeatureModel {
@@ -164,6 +169,7 @@ impl FeatureModel {
             external_weights,
             doubt: cut.doubt,
             fixed_batch,
+            half: Arc::default(),
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::backbone::build::{Axis, Edge, GraphBuilder, integer, integers};
 use crate::backbone::graph::FeatureModel;
 use crate::backbone::onnx::{AttributeProto, GraphProto, attribute_proto::AttributeType};
 use crate::backbone::runtime::tests_runtime;
-use crate::backbone::{Backbone, Device};
+use crate::backbone::{Backbone, RunOptions};
 use crate::observer::Quiet;
 use crate::random::{Random, Stream};
 
@@ -105,7 +105,9 @@ fn written(onnx: &[u8], bits: WeightBits) -> Vec<u8> {
 
 fn features(onnx: &[u8], pictures: &[f32]) -> Vec<f32> {
     let model = FeatureModel::from_bytes(onnx.to_vec().into(), Path::new("made.onnx"), None).unwrap();
-    let mut session = model.open_session(tests_runtime(), Device::Cpu, 1, &Quiet).unwrap();
+    let mut session = model
+        .open_session(tests_runtime(), &RunOptions::cpu(1), &Quiet)
+        .unwrap();
     session
         .run(pictures, pictures.len() / PICTURE.iter().product::<usize>())
         .unwrap()

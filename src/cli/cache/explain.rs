@@ -9,7 +9,6 @@ use super::super::context::Context;
 use super::super::extract::{BackboneArguments, FeatureArguments, InputArguments};
 use super::super::output::{Ending, Result, counted, print_json};
 use crate::dataset::Dataset;
-use crate::engine::DEFAULT_BATCH_SIZE;
 use crate::explain::{Explanation, PictureExplanation, RowState, explain_dataset, explain_picture};
 use crate::observer::Observer;
 use crate::picture::Truncated;
@@ -84,7 +83,7 @@ fn wanted(
     // Each data set has its own.
     let quantization = QuantizeOptions {
         features: *options,
-        ..QuantizeOptions::new(context.inference(DEFAULT_BATCH_SIZE))
+        ..QuantizeOptions::new(context.inference(None))
     };
     let kept = dataset.map(|dataset| kept_file(&backbone, &dataset.name, &context.cache, &quantization));
     match kept.filter(|file| file.is_file()) {

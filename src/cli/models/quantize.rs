@@ -12,7 +12,6 @@ use super::super::progress::catch_interrupts;
 use crate::backbone::WeightBits;
 use crate::dataset::{Dataset, Opened};
 use crate::disk::write_atomically;
-use crate::engine::DEFAULT_BATCH_SIZE;
 use crate::error::Error;
 use crate::observer::Observer;
 use crate::quantize::{QuantizeOptions, QuantizeReport, quantize};
@@ -77,7 +76,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         images: arguments.images as usize,
         seed: arguments.seed,
         weight_bits: arguments.weight_bits.into(),
-        ..QuantizeOptions::new(context.inference(DEFAULT_BATCH_SIZE))
+        ..QuantizeOptions::new(context.inference(None))
     };
     let stdin = Box::new(std::io::stdin());
     let Opened::Listed(dataset) = Dataset::open(&arguments.calibrate, &arguments.input.options(), stdin)? else {
