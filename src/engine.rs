@@ -29,6 +29,8 @@ pub struct InferenceOptions {
     pub device: Device,
     /// Threads for decoding and for inference on the CPU; at least 1.
     pub threads: usize,
+    /// Of these, threads that decode; more are further threads. Default: all.
+    pub decode_threads: Option<usize>,
     /// Pictures per run of the backbone; at least 1. Default: by device, 4 on the CPU and 64 on a GPU.
     pub batch_size: Option<usize>,
 }
@@ -46,6 +48,7 @@ impl InferenceOptions {
             runtime,
             device: Device::Auto,
             threads,
+            decode_threads: None,
             batch_size: None,
         }
     }
@@ -99,6 +102,10 @@ impl<'a> Engine<'a> {
 
     pub(crate) fn threads(&self) -> usize {
         self.options.threads.max(1)
+    }
+
+    pub(crate) fn decode_threads(&self) -> usize {
+        self.options.decode_threads.unwrap_or(self.threads()).max(1)
     }
 
     /// How many sessions are worth having for `pictures` pictures.

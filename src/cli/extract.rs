@@ -13,6 +13,7 @@ use super::progress::catch_interrupts;
 use crate::cache::FAILURES_FILE;
 use crate::dataset::{Dataset, Ignored, InputOptions, Opened, TableColumns};
 use crate::disk;
+use crate::engine::InferenceOptions;
 use crate::error::Error;
 use crate::extract::{ExtractOptions, ExtractReport, Failure as ExtractFailure, FailureLimit, extract, extract_stream};
 use crate::observer::Observer;
@@ -141,6 +142,9 @@ pub(super) struct ReadingArguments {
     /// Pictures per run of the backbone [default: 4, on a GPU 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     batch_size: Option<u32>,
+    /// Threads that decode pictures; on the CPU they run the backbone too [default: as many as --threads]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    decode_threads: Option<u32>,
     /// Largest picture to decode, in pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_pixels)]
     pub(super) max_pixels: u64,
@@ -153,8 +157,12 @@ pub(super) struct ReadingArguments {
 }
 
 impl ReadingArguments {
-    pub(super) fn batch_size(&self) -> Option<usize> {
-        self.batch_size.map(|size| size as usize)
+    pub(super) fn inference(&self, context: &Context) -> InferenceOptions {
+        InferenceOptions {
+            decode_threads: self.decode_threads.map(|threads| threads as usize),
+            batch_size: self.batch_size.map(|size| size as usize),
+            ..context.inference()
+        }
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -266,7 +274,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         _ => (backbone, None),
     };
     let options = ExtractOptions {
-        inference: context.inference(arguments.reading.batch_size()),
+        inference: arguments.reading.inference(context),
         features,
         limits: arguments.reading.limits(),
         rehash: arguments.rehash,
@@ -338,7 +346,7 @@ pub(super) fn quantize_options(
     QuantizeOptions {
         features,
         limits: reading.limits(),
-        ..QuantizeOptions::new(context.inference(reading.batch_size()))
+        ..QuantizeOptions::new(reading.inference(context))
     }
 }
 

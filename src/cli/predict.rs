@@ -14,6 +14,7 @@ use super::output::{Ending, Failure, Result, counted};
 use super::progress::catch_interrupts;
 use crate::backbone::Backbone;
 use crate::disk::Output;
+use crate::engine::InferenceOptions;
 use crate::error::Error;
 use crate::head::HeadMeta;
 use crate::observer::Observer;
@@ -77,7 +78,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         head: &arguments.head,
         backbone: arguments.backbone.as_deref(),
         top_k: arguments.top_k as usize,
-        batch_size: arguments.reading.batch_size(),
+        inference: arguments.reading.inference(context),
         limits: arguments.reading.limits(),
         views: RandomViews::new(arguments.tta.into(), arguments.views_seed.into())?,
         format,
@@ -116,7 +117,7 @@ pub(super) struct Job<'a> {
     pub(super) head: &'a Path,
     pub(super) backbone: Option<&'a str>,
     pub(super) top_k: usize,
-    pub(super) batch_size: Option<usize>,
+    pub(super) inference: InferenceOptions,
     pub(super) limits: Limits,
     pub(super) views: RandomViews,
     pub(super) format: Format,
@@ -139,7 +140,7 @@ impl Job<'_> {
         };
         let backbone = || named.clone().map_or_else(|| find_backbone(&classifier, context), Ok);
         let options = PredictOptions {
-            inference: context.inference(self.batch_size),
+            inference: self.inference.clone(),
             limits: self.limits,
             top_k: self.top_k.min(meta.classes.len()),
             views: self.views,

@@ -84,6 +84,7 @@ fn run_watched(
             },
             device: Device::Cpu,
             threads: 1,
+            decode_threads: None,
             batch_size: Some(2),
         },
         features: FeatureOptions::default(),

@@ -18,8 +18,22 @@ const FILL_WAIT: Duration = Duration::from_millis(2);
 pub(super) enum Role {
     /// It decodes, and runs batches once [`Backlog::let_workers_infer`] was called.
     Worker,
+    /// It decodes only.
+    Decoder,
+    /// It runs batches only, once [`Backlog::let_workers_infer`] was called.
+    Runner,
     /// It runs batches only, on a device that does nothing else.
     Device,
+}
+
+impl Role {
+    fn infers(self, state: &State) -> bool {
+        match self {
+            Self::Worker | Self::Runner => state.workers_infer,
+            Self::Decoder => false,
+            Self::Device => true,
+        }
+    }
 }
 
 /// What a thread is to do next.
@@ -152,7 +166,7 @@ impl Backlog {
             if state.closed {
                 return None;
             }
-            let infers = role == Role::Device || state.workers_infer;
+            let infers = role.infers(&state);
             let all_read = state.readers == 0 && state.pictures.is_empty();
             let complete = all_read && state.decoding == 0;
             if infers && !state.tensors.is_empty() {
@@ -163,7 +177,8 @@ impl Backlog {
                 }
             }
             // Who can't run batches stops when too many tensors wait.
-            let decodes = role == Role::Worker && (infers || state.tensors.len() < state.capacity.tensors);
+            let decodes = matches!(role, Role::Worker | Role::Decoder)
+                && (infers || state.tensors.len() < state.capacity.tensors);
             if decodes && let Some(picture) = state.pictures.pop_front() {
                 state.decoding += 1;
                 self.changed.notify_all();
@@ -185,9 +200,9 @@ impl Backlog {
     }
 
     /// A full batch that waits, for a worker that is not done with its picture.
-    pub(super) fn full_batch(&self) -> Option<Vec<Tensor>> {
+    pub(super) fn full_batch(&self, role: Role) -> Option<Vec<Tensor>> {
         let mut state = self.lock();
-        if state.closed || !state.workers_infer {
+        if state.closed || !role.infers(&state) {
             return None;
         }
         self.batch(&mut state, false)
@@ -212,9 +227,9 @@ impl Backlog {
 
     /// Puts a tensor with those that wait, when there is room or the thread can make some; false when nobody takes it any
     /// more.
-    pub(super) fn put(&self, tensor: Tensor) -> bool {
+    pub(super) fn put(&self, tensor: Tensor, role: Role) -> bool {
         let mut state = self.lock();
-        while !state.closed && !state.workers_infer && state.tensors.len() >= state.capacity.tensors {
+        while !state.closed && !role.infers(&state) && state.tensors.len() >= state.capacity.tensors {
             state = self.wait(state);
         }
         if state.closed {

@@ -83,7 +83,7 @@ fn wanted(
     // Each data set has its own.
     let quantization = QuantizeOptions {
         features: *options,
-        ..QuantizeOptions::new(context.inference(None))
+        ..QuantizeOptions::new(context.inference())
     };
     let kept = dataset.map(|dataset| kept_file(&backbone, &dataset.name, &context.cache, &quantization));
     match kept.filter(|file| file.is_file()) {

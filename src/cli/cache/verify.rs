@@ -37,7 +37,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             count,
             seed: arguments.seed,
             repair,
-            inference: context.inference(None),
+            inference: context.inference(),
         };
         let backbone = |name: &str| context.local_backbone(name);
         verification.deep = deep_verify(&context.cache, &options, &backbone, &context.observer)?;

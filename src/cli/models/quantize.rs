@@ -76,7 +76,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         images: arguments.images as usize,
         seed: arguments.seed,
         weight_bits: arguments.weight_bits.into(),
-        ..QuantizeOptions::new(context.inference(None))
+        ..QuantizeOptions::new(context.inference())
     };
     let stdin = Box::new(std::io::stdin());
     let Opened::Listed(dataset) = Dataset::open(&arguments.calibrate, &arguments.input.options(), stdin)? else {
