@@ -297,10 +297,10 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             })?,
         }
     } else {
-        print_report(&report, listed_in.as_deref())?;
         for line in quantized.iter().flat_map(describe) {
             writeln!(std::io::stdout(), "{line}")?;
         }
+        print_report(&report, listed_in.as_deref())?;
     }
     Ok(Ending::with_skipped(report.failed))
 }
@@ -314,11 +314,7 @@ struct WithQuantization<'a> {
 }
 
 /// How a backbone is quantised on the fly.
-pub(super) fn quantize_options(
-    features: FeatureOptions,
-    reading: &ReadingArguments,
-    context: &Context,
-) -> QuantizeOptions {
+fn quantize_options(features: FeatureOptions, reading: &ReadingArguments, context: &Context) -> QuantizeOptions {
     QuantizeOptions {
         features,
         limits: reading.limits(),
