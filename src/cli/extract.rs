@@ -338,11 +338,7 @@ struct WithQuantization<'a> {
 }
 
 /// How a backbone is quantised on the fly.
-pub(super) fn quantize_options(
-    features: FeatureOptions,
-    reading: &ReadingArguments,
-    context: &Context,
-) -> QuantizeOptions {
+fn quantize_options(features: FeatureOptions, reading: &ReadingArguments, context: &Context) -> QuantizeOptions {
     QuantizeOptions {
         features,
         limits: reading.limits(),

@@ -104,7 +104,7 @@ fn written(onnx: &[u8], bits: WeightBits) -> Vec<u8> {
 }
 
 fn features(onnx: &[u8], pictures: &[f32]) -> Vec<f32> {
-    let model = FeatureModel::from_bytes(onnx.to_vec().into(), Path::new("made.onnx"), None).unwrap();
+    let model = FeatureModel::from_bytes(onnx.to_vec().into(), Path::new("made.onnx"), Some("features")).unwrap();
     let mut session = model
         .open_session(tests_runtime(), &RunOptions::cpu(1), &Quiet)
         .unwrap();
