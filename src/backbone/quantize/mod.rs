@@ -137,7 +137,7 @@ impl Quantizer {
     /// `recipe`: how it was made, in JSON, for whoever finds the file.
     ///
     /// # Errors
-    /// The names of tensors that had one value only, or values that are not finite: see [`Statistics::problem`].
+    /// Why a tensor has no range: it had one value only, or values that are not finite.
     pub(crate) fn write(&self, statistics: &Statistics, bits: WeightBits, recipe: String) -> Result<Vec<u8>, String> {
         let mut model = self.model.clone();
         let graph = model.graph.take().expect("a prepared model has a graph");
