@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use image::{ImageFormat, RgbImage};
 use lastlayer::{
-    Backbone, Cache, Device, Examples, FeatureSpace, InferenceOptions, Limits, LinearHead, Origin, Quiet, Recipe,
-    RowKey, Runtime, Session, SessionOptions, Space, TrainingTask, Transform,
+    Backbone, Cache, Examples, FeatureSpace, InferenceOptions, Limits, LinearHead, Origin, Quiet, Recipe, RowKey,
+    RunOptions, Runtime, Session, SessionOptions, Space, TrainingTask, Transform,
 };
 use ndarray::Array2;
 
@@ -196,8 +196,7 @@ fn inference(criterion: &mut Criterion) {
             input: &model.input,
             output: &model.output,
             picture: [3, height, width],
-            device: Device::Cpu,
-            threads: 1,
+            run: RunOptions::cpu(1),
         };
         let mut session = Session::open(runtime, &model.onnx, &options, &Quiet).expect("it opens");
         let input: Vec<f32> = (0..batch * 3 * height * width).map(|_| 4.0 * random.next()).collect();

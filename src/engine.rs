@@ -6,16 +6,19 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::backbone::{Backbone, Device, Runtime, RuntimeOptions, Session};
+use crate::backbone::{Backbone, Device, RunOptions, Runtime, RuntimeOptions, Session};
 use crate::error::Result;
 use crate::observer::Observer;
 use crate::profile::Span;
+use crate::space::Precision;
 
 /// Above this many cores sessions get more threads instead of more copies of the weights.
 const MOST_SESSIONS: usize = 8;
 
 /// On a CPU 8 are no faster and take a quarter more memory; see benches/README.md.
-pub(crate) const DEFAULT_BATCH_SIZE: usize = 4;
+const CPU_BATCH_SIZE: usize = 4;
+/// Enough to fill a GPU with a ResNet18 and small beside its memory; two such batches wait in 77 MB.
+const GPU_BATCH_SIZE: usize = 64;
 
 /// How backbones are run.
 #[derive(Debug, Clone)]
@@ -26,12 +29,14 @@ pub struct InferenceOptions {
     pub device: Device,
     /// Threads for decoding and for inference on the CPU; at least 1.
     pub threads: usize,
-    /// Pictures per run of the backbone; at least 1.
-    pub batch_size: usize,
+    /// Of these, threads that decode; more are further threads. Default: all.
+    pub decode_threads: Option<usize>,
+    /// Pictures per run of the backbone; at least 1. Default: by device, 4 on the CPU and 64 on a GPU.
+    pub batch_size: Option<usize>,
 }
 
 impl InferenceOptions {
-    /// Automatic device, `threads` threads, 4 pictures a batch, ONNX Runtime in `data_dir` if it is nowhere else.
+    /// Automatic device, `threads` threads, batches as the device likes them, ONNX Runtime in `data_dir` if it is nowhere else.
     #[must_use]
     pub fn new(data_dir: PathBuf, threads: usize) -> Self {
         let runtime = RuntimeOptions {
@@ -43,7 +48,8 @@ impl InferenceOptions {
             runtime,
             device: Device::Auto,
             threads,
-            batch_size: DEFAULT_BATCH_SIZE,
+            decode_threads: None,
+            batch_size: None,
         }
     }
 }
@@ -54,6 +60,7 @@ pub(crate) type BackboneSource<'a> = &'a (dyn Fn() -> Result<Arc<Backbone>> + Sy
 /// The sessions of one backbone.
 pub(crate) struct Engine<'a> {
     backbone: BackboneSource<'a>,
+    precision: Precision,
     options: &'a InferenceOptions,
     observer: &'a dyn Observer,
     state: Mutex<State>,
@@ -67,21 +74,38 @@ struct State {
 }
 
 impl<'a> Engine<'a> {
-    pub(crate) fn new(backbone: BackboneSource<'a>, options: &'a InferenceOptions, observer: &'a dyn Observer) -> Self {
+    /// `precision`: that of the feature space.
+    pub(crate) fn new(
+        backbone: BackboneSource<'a>,
+        precision: Precision,
+        options: &'a InferenceOptions,
+        observer: &'a dyn Observer,
+    ) -> Self {
         Self {
             backbone,
+            precision,
             options,
             observer,
             state: Mutex::default(),
         }
     }
 
+    /// Pictures per run: before the first session is opened, of the device that was asked for; `auto` may be either.
     pub(crate) fn batch_size(&self) -> usize {
-        self.options.batch_size.max(1)
+        let on_gpu = match self.lock().device.as_deref() {
+            Some(device) => device != "cpu",
+            None => matches!(self.options.device, Device::Cuda { .. }),
+        };
+        let default = if on_gpu { GPU_BATCH_SIZE } else { CPU_BATCH_SIZE };
+        self.options.batch_size.unwrap_or(default).max(1)
     }
 
     pub(crate) fn threads(&self) -> usize {
         self.options.threads.max(1)
+    }
+
+    pub(crate) fn decode_threads(&self) -> usize {
+        self.options.decode_threads.unwrap_or(self.threads()).max(1)
     }
 
     /// How many sessions are worth having for `pictures` pictures.
@@ -111,7 +135,13 @@ impl<'a> Engine<'a> {
         // Once there is one, it has decided what `auto` means; only on the CPU is there a second.
         let device = if first { self.options.device } else { Device::Cpu };
         let threads = (self.threads() / workers).max(1);
-        let session = backbone.model().open_session(runtime, device, threads, self.observer)?;
+        let run = RunOptions {
+            device,
+            precision: self.precision,
+            threads,
+            gpu_batch: Some(self.options.batch_size.unwrap_or(GPU_BATCH_SIZE).max(1)),
+        };
+        let session = backbone.model().open_session(runtime, &run, self.observer)?;
         self.lock().device = Some(session.device_name().to_owned());
         Ok(session)
     }

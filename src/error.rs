@@ -201,6 +201,17 @@ pub enum Error {
         hint: String,
     },
 
+    /// A backbone can't be quantised, or not with these pictures.
+    #[error("cannot quantise `{backbone}`: {problem}")]
+    Quantization {
+        /// The backbone as it was named.
+        backbone: String,
+        /// What stands in the way.
+        problem: String,
+        /// What the user can do.
+        hint: String,
+    },
+
     /// The tensor that was asked for is not computed in the model.
     #[error("`{}` computes no tensor named `{tensor}`", path.display())]
     UnknownTensor {
@@ -264,11 +275,15 @@ pub enum Error {
     Device {
         /// The device as given on the command line.
         device: String,
-        /// The ONNX Runtime library that was asked.
-        library: PathBuf,
-        /// What ONNX Runtime said.
+        /// What stands in the way.
         reason: String,
+        /// What to do about it.
+        hint: String,
     },
+
+    /// A backbone can't be converted to half precision.
+    #[error("the backbone can't be converted to fp16: its {0}")]
+    HalfPrecision(String),
 
     /// A file could not be fetched from any of its sources.
     #[error("cannot fetch {what}\n{}", bullets(attempts))]
@@ -279,6 +294,19 @@ pub enum Error {
         attempts: Vec<String>,
         /// Whether a part is here, with which the next try goes on.
         resumes: bool,
+    },
+
+    /// There is too little room for what shall be fetched.
+    #[error(
+        "`{}` has {:.1} GB free, and {:.1} GB are needed", folder.display(), gigabytes(*free), gigabytes(*needed)
+    )]
+    DiskSpace {
+        /// A folder on the file system.
+        folder: PathBuf,
+        /// Bytes that are needed meanwhile.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
 
     /// A backbone was named that is neither a file nor in the zoo.
@@ -571,6 +599,10 @@ fn sweep_place(file: Option<&Path>, line: Option<usize>, axis: Option<&str>) -> 
         (Some(file), None) => format!("`{}`{line}: ", file.display()),
         (Some(file), Some(axis)) => format!("`{}`{line}, axis `{axis}`: ", file.display()),
     }
+}
+
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
 }
 
 fn kept_heads(count: usize) -> String {

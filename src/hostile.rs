@@ -109,6 +109,8 @@ pub fn onnx(bytes: &[u8]) -> bool {
         return false;
     };
     assert!(model.external_weights.is_none());
+    // Whatever the weights and types are, it is converted or refused.
+    let _ = backbone::HalfModel::of(&model.onnx);
     true
 }
 

@@ -22,6 +22,7 @@ mod picture;
 mod pipeline;
 mod predict;
 mod profile;
+mod quantize;
 mod quiet;
 mod random;
 mod runs;
@@ -32,8 +33,9 @@ mod upkeep;
 mod views;
 
 pub use backbone::{
-    Attempt, Backbone, Device, ExternalDataProblem, FeatureModel, Located, NotOnnx, Place, Runtime, RuntimeOptions,
-    Session, SessionOptions, ZooModel, models as zoo_models, registered_providers,
+    Attempt, Backbone, CudaLibrary, CudaStatus, Device, ExternalDataProblem, FeatureModel, InstalledRuntime, Located,
+    NotOnnx, Place, RunOptions, Runtime, RuntimeOptions, Session, SessionOptions, WeightBits, ZooModel, check_cuda,
+    install_cuda_runtime, install_runtime, models as zoo_models, registered_providers,
 };
 pub use cache::{
     BadRow, Cache, Exclusive, FeatureSpace, FileFinding, Finding, Origin, PARTIAL, Retained, RowKey, Space, SpaceId,
@@ -70,6 +72,7 @@ pub use picture::{Completeness, DECODER, Decode, Exif, Limits, PictureError, Rea
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
 pub use profile::Profiler;
+pub use quantize::{Fidelity, Quantization, QuantizeOptions, QuantizeReport, quantize, quantized_for};
 pub use runs::{
     Compared, Comparison, Run, RunConfig, RunDataset, RunFeatures, RunFilter, RunInputs, RunKind, RunState, RunWriter,
     compare_runs, find_run, has_key, list_runs, look_up, sort_runs,

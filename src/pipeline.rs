@@ -5,7 +5,7 @@
 //!           read, hash,                 decode, resize,                   batches                      features, failures
 //!           look up                     normalise
 //! ```
-//! Readers wait for the disk and compute next to nothing. There are as many workers as threads were asked for, and each does
+//! Readers wait for the disk and compute next to nothing. There are as many workers as threads are asked for, and each does
 //! what is most urgent: a batch, if one is full, with a session of its own, else the next picture. On a GPU, which takes one
 //! batch after another from a thread of its own, workers only decode.
 //!
@@ -230,9 +230,9 @@ pub(crate) fn run(
 ) -> Result<Ended> {
     let count = plan.supply.count().unwrap_or(usize::MAX);
     let sessions = engine.workers(count.saturating_mul(plan.most_views));
-    let threads = engine.threads().min(count).max(1);
+    let decoders = engine.decode_threads().min(count).max(1);
     let capacity = Capacity {
-        pictures: PICTURES_PER_READER * threads,
+        pictures: PICTURES_PER_READER * decoders,
         tensors: (engine.batch_size() * 2).max(SHORTEST_QUEUE),
         batch: engine.batch_size(),
         sessions,
@@ -241,7 +241,7 @@ pub(crate) fn run(
         plan,
         engine,
         observer,
-        backlog: Backlog::new(threads, count, capacity),
+        backlog: Backlog::new(decoders, count, capacity),
         sessions,
         exhausted: AtomicBool::new(false),
         left_out: AtomicBool::new(false),
@@ -257,15 +257,23 @@ pub(crate) fn run(
     let ended = std::thread::scope(|scope| {
         let shared = &shared;
         name_thread(observer, || "collect and write".to_owned());
-        for number in 1..=threads {
-            let (to_read, to_work) = (results.clone(), results.clone());
+        for number in 1..=decoders {
+            let results = results.clone();
             scope.spawn(move || {
                 name_thread(observer, || format!("read {number}"));
-                shared.guarded(&|| shared.read_all(&to_read));
+                shared.guarded(&|| shared.read_all(&results));
             });
+        }
+        for number in 1..=decoders.max(sessions) {
+            let results = results.clone();
+            let (role, name) = match (number <= decoders, number <= sessions) {
+                (true, true) => (Role::Worker, "decode and infer"),
+                (true, false) => (Role::Decoder, "decode"),
+                (false, _) => (Role::Runner, "infer"),
+            };
             scope.spawn(move || {
-                name_thread(observer, || format!("decode and infer {number}"));
-                shared.guarded(&|| shared.work(Role::Worker, &to_work));
+                name_thread(observer, || format!("{name} {number}"));
+                shared.guarded(&|| shared.work(role, &results));
             });
         }
         let to_open = results.clone();
@@ -288,8 +296,8 @@ pub(crate) fn run(
     let busy = Busy {
         // On a GPU there is one of them, whatever the number of cores.
         inference: share(&shared.inference_ns, shared.inferring.load(Ordering::Relaxed).max(1)),
-        decode: share(&shared.decode_ns, threads),
-        disk: share(&shared.disk_ns, threads),
+        decode: share(&shared.decode_ns, decoders),
+        disk: share(&shared.disk_ns, decoders),
     };
     let interrupted = !shared.exhausted.load(Ordering::Relaxed) || shared.left_out.load(Ordering::Relaxed);
     Ok(Ended { busy, interrupted })
@@ -360,7 +368,7 @@ impl Shared<'_> {
             let goes_on = match task {
                 Task::Infer(batch) => self.infer_and_tell(&mut session, batch, results),
                 Task::Decode(picture) => {
-                    let goes_on = self.decode_and_put(*picture, &mut session, results);
+                    let goes_on = self.decode_and_put(*picture, role, &mut session, results);
                     self.backlog.is_decoded();
                     goes_on
                 }
@@ -409,6 +417,8 @@ impl Shared<'_> {
         if is_cpu {
             self.backlog.let_workers_infer();
         } else {
+            // Only now it is known to be one: `auto` may be either.
+            self.backlog.let_device_infer(self.engine.batch_size());
             self.work(Role::Device, results);
         }
     }
@@ -483,7 +493,13 @@ impl Shared<'_> {
     /// False when the run is at its end.
     ///
     /// The picture keeps its room meanwhile: inference never waits for any.
-    fn decode_and_put(&self, picture: ReadPicture, session: &mut Option<Session>, results: &Results) -> bool {
+    fn decode_and_put(
+        &self,
+        picture: ReadPicture,
+        role: Role,
+        session: &mut Option<Session>,
+        results: &Results,
+    ) -> bool {
         let ReadPicture {
             subject, bytes, views, ..
         } = &picture;
@@ -516,13 +532,13 @@ impl Shared<'_> {
             let values = self.tensor(&decoded, subject, *view);
             let put = {
                 let _wait = self.wait("wait until there is room for a tensor");
-                self.backlog.put(Tensor { seen, values })
+                self.backlog.put(Tensor { seen, values }, role)
             };
             if !put {
                 return false;
             }
             if seen.following > 0
-                && let Some(batch) = self.backlog.full_batch()
+                && let Some(batch) = self.backlog.full_batch(role)
                 && !self.infer_and_tell(session, batch, results)
             {
                 return false;

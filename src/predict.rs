@@ -163,7 +163,7 @@ impl Classifier {
             let features: Vec<&[f32]> = views.iter().map(feature).collect();
             self.rank(&features, options.top_k)
         };
-        let engine = Engine::new(&checked, &options.inference, observer);
+        let engine = Engine::new(&checked, self.description.precision, &options.inference, observer);
         let source = |index: usize| Source::File(paths[index].clone());
         let plan = Plan {
             supply: &Files::new(paths.len(), &source),

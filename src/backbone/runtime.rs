@@ -4,6 +4,7 @@
 //! ONNX Runtime allows one environment in a process, ever: it lives here in a `static`. Models are `session`'s business.
 
 mod fetch;
+mod install;
 mod search;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tracing::field::{Field, Visit};
 
+pub use install::{InstalledRuntime, install_cuda_runtime, install_runtime};
 pub use search::{Attempt, Place};
 
 use crate::{Error, Observer, Result};

@@ -5,16 +5,19 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Once;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 use ort::ep::ExecutionProvider as _;
 use ort::logging::LogLevel;
 use ort::session::builder::GraphOptimizationLevel;
-use ort::value::{TensorRef, ValueType};
-use prost::Message as _;
+use ort::value::{TensorElementType, TensorRef, ValueType};
 
+use super::cuda::{self, Needs, Unusable};
 use super::optimised::{self, Source};
 use super::runtime::Runtime;
-use super::{cuda, onnx};
+use crate::space::Precision;
 use crate::{Error, Observer, Result};
 
 /// Where a network runs.
@@ -66,6 +69,34 @@ impl FromStr for Device {
     }
 }
 
+/// On what, and in which arithmetic, a network is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Where to run.
+    pub device: Device,
+    /// The arithmetic. A network of f32 runs in [`Precision::Fp32`] or [`Precision::Tf32`]; the others need a network that
+    /// was made for them.
+    pub precision: Precision,
+    /// Threads on the CPU; at least 1.
+    pub threads: usize,
+    /// Pictures of every run on a GPU, filled up with black ones: another number would have cuDNN choose its algorithms
+    /// anew. `None`: as many as there are.
+    pub gpu_batch: Option<usize>,
+}
+
+impl RunOptions {
+    /// In f32 on the CPU.
+    #[must_use]
+    pub const fn cpu(threads: usize) -> Self {
+        Self {
+            device: Device::Cpu,
+            precision: Precision::Fp32,
+            threads,
+            gpu_batch: None,
+        }
+    }
+}
+
 /// How a network is run.
 #[derive(Debug, Clone)]
 pub struct SessionOptions<'a> {
@@ -75,10 +106,8 @@ pub struct SessionOptions<'a> {
     pub output: &'a str,
     /// Channels, height and width of one picture.
     pub picture: [usize; 3],
-    /// Where to run.
-    pub device: Device,
-    /// Threads on the CPU; at least 1.
-    pub threads: usize,
+    /// On what, and in which arithmetic.
+    pub run: RunOptions,
 }
 
 /// A network that is ready to run.
@@ -87,43 +116,56 @@ pub struct Session {
     input: String,
     output: String,
     picture: [usize; 3],
+    /// Pictures of every run, where that can't be any number.
     fixed_batch: Option<usize>,
+    /// The pictures rounded to f16, for a model that takes them so; kept so that it is allocated once.
+    halves: Option<Vec<f16>>,
     feature_dim: Option<usize>,
     device_name: String,
 }
 
 impl Session {
-    /// Opens the ONNX model `model` for running.
+    /// Opens the ONNX model `model`, which takes f32 or f16 and gives f32, for running.
     ///
     /// # Errors
-    /// [`Error::Device`] if a CUDA device is asked for and can't be used; [`Error::ModelShape`] if the model has no such
-    /// tensors or takes other pictures; [`Error::Inference`] if ONNX Runtime can't load it.
+    /// [`Error::Device`] if a CUDA device is asked for and can't be used; [`Error::Options`] for TF32 on the CPU;
+    /// [`Error::ModelShape`] if the model has no such tensors or takes other pictures; [`Error::Inference`] if ONNX Runtime
+    /// can't load it.
     pub fn open(
         runtime: &Runtime,
         model: &[u8],
         options: &SessionOptions<'_>,
         observer: &dyn Observer,
     ) -> Result<Self> {
-        let id = match options.device {
+        let RunOptions { device, precision, .. } = options.run;
+        let is_tf32 = precision == Precision::Tf32;
+        let id = match device {
+            Device::Cpu if is_tf32 => {
+                return Err(Error::Options {
+                    problem: "tf32 is arithmetic of NVIDIA's GPUs and can't run on the CPU".to_owned(),
+                    hint: "use `--device cuda`, or leave `--precision tf32` out: fp32 is more precise".to_owned(),
+                });
+            }
             Device::Cpu => None,
             Device::Cuda { id } => Some(id),
             // A library that is for the CPU alone is nothing to warn about.
-            Device::Auto if is_cpu_only(runtime, options.device) => {
-                tracing::debug!("this ONNX Runtime library has no CUDA; running on the CPU");
+            Device::Auto if !is_tf32 && is_cpu_only(runtime, device) => {
+                note_unused_gpu(observer);
                 None
             }
             Device::Auto => Some(0),
         };
         if let Some(id) = id {
-            let reason = match Self::open_on_cuda(runtime, model, options, id)? {
+            let Unusable { reason, hint } = match Self::open_on_cuda(runtime, model, options, id)? {
                 Ok(session) => return Ok(session),
-                Err(reason) => reason,
+                Err(unusable) => unusable,
             };
-            if options.device != Device::Auto {
+            // What tf32 gives the CPU can't give.
+            if device != Device::Auto || is_tf32 {
                 return Err(Error::Device {
-                    device: options.device.to_string(),
-                    library: runtime.path().to_path_buf(),
+                    device: Device::Cuda { id }.to_string(),
                     reason,
+                    hint,
                 });
             }
             observer.warn(&format!("CUDA cannot be used, running on the CPU: {reason}"));
@@ -132,15 +174,18 @@ impl Session {
     }
 
     /// Opens the model on CUDA device `id` and runs it once, or says why CUDA can't be used.
-    fn open_on_cuda(
+    pub(super) fn open_on_cuda(
         runtime: &Runtime,
         model: &[u8],
         options: &SessionOptions<'_>,
         id: u32,
-    ) -> Result<Result<Self, String>> {
+    ) -> Result<Result<Self, Unusable>> {
+        if let Some(unusable) = Unusable::provider_is_missing(runtime.path()) {
+            return Ok(Err(unusable));
+        }
         // Before NVIDIA's libraries are loaded: they take half a gigabyte and are of no use without it.
         if let Err(reason) = cuda::driver() {
-            return Ok(Err(reason));
+            return Ok(Err(Unusable::without_driver(&reason)));
         }
         cuda::preload(runtime.path());
         let opened = Self::open_on(runtime, model, options, Some(id)).and_then(|mut session| {
@@ -150,13 +195,21 @@ impl Session {
             Ok(session)
         });
         match opened {
-            Err(Error::Inference { source, .. }) => Ok(Err(cuda::plain_reason(&source.to_string()))),
+            Err(Error::Inference { source, .. }) => {
+                let needs = Needs::of(runtime.path(), runtime.version());
+                Ok(Err(Unusable::explain(&source.to_string(), &needs)))
+            }
             opened => opened.map(Ok),
         }
     }
 
-    fn open_on(runtime: &Runtime, model: &[u8], options: &SessionOptions<'_>, cuda: Option<u32>) -> Result<Self> {
-        let open = |source: Source<'_>| open_session(runtime, source, options.threads, cuda);
+    pub(super) fn open_on(
+        runtime: &Runtime,
+        model: &[u8],
+        options: &SessionOptions<'_>,
+        cuda: Option<u32>,
+    ) -> Result<Self> {
+        let open = |source: Source<'_>| open_session(runtime, source, &options.run, cuda);
         let opened = match cuda {
             // What is optimised for a GPU depends on more than is asked here.
             Some(_) => open(Source::Network(model)),
@@ -172,7 +225,8 @@ impl Session {
             input: options.input.to_owned(),
             output: options.output.to_owned(),
             picture: options.picture,
-            fixed_batch: None,
+            fixed_batch: cuda.and(options.run.gpu_batch),
+            halves: None,
             feature_dim: None,
             device_name: device.to_string(),
         };
@@ -234,11 +288,17 @@ impl Session {
             source,
         };
         let [channels, height, width] = self.picture;
-        let pictures = TensorRef::from_array_view(([n, channels, height, width], batch)).map_err(failed)?;
-        let outputs = self
-            .inner
-            .run(ort::inputs![self.input.as_str() => pictures])
-            .map_err(failed)?;
+        let shape = [n, channels, height, width];
+        let name = self.input.as_str();
+        let inputs = match &mut self.halves {
+            None => ort::inputs![name => TensorRef::from_array_view((shape, batch)).map_err(failed)?],
+            Some(halves) => {
+                halves.resize(batch.len(), f16::ZERO);
+                halves.convert_from_f32_slice(batch);
+                ort::inputs![name => TensorRef::from_array_view((shape, halves.as_slice())).map_err(failed)?]
+            }
+        };
+        let outputs = self.inner.run(inputs).map_err(failed)?;
         let output = outputs
             .get(self.output.as_str())
             .ok_or_else(|| Error::ModelShape(format!("it gave no tensor `{}`", self.output)))?;
@@ -256,7 +316,8 @@ impl Session {
 
     /// Finds the two tensors, and refuses pictures which the model says it can't take.
     fn check_tensors(&mut self) -> Result<()> {
-        let input = declared_shape("input", self.inner.inputs(), &self.input)?;
+        let (element, input) = declared("input", self.inner.inputs(), &self.input)?;
+        self.halves = (element == TensorElementType::Float16).then(Vec::new);
         if let Some(shape) = &input {
             let wanted: Vec<_> = self.picture.iter().map(|&length| length as i64).collect();
             let fits = shape.len() == 4
@@ -270,9 +331,16 @@ impl Session {
                     self.input, wanted[0], wanted[1], wanted[2]
                 )));
             }
-            self.fixed_batch = usize::try_from(shape[0]).ok().filter(|&batch| batch > 0);
+            let declared = usize::try_from(shape[0]).ok().filter(|&batch| batch > 0);
+            self.fixed_batch = declared.or(self.fixed_batch);
         }
-        let output = declared_shape("output", self.inner.outputs(), &self.output)?;
+        let (element, output) = declared("output", self.inner.outputs(), &self.output)?;
+        if element != TensorElementType::Float32 {
+            return Err(Error::ModelShape(format!(
+                "output `{}` is of {element}, expected f32",
+                self.output
+            )));
+        }
         self.feature_dim = output
             .as_deref()
             .and_then(|shape| shape.get(1))
@@ -303,8 +371,8 @@ fn feature_dim(shape: &[i64], n: usize) -> Option<usize> {
     }
 }
 
-/// The shape a model declares for one of its tensors; `None` if it declares none.
-fn declared_shape(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Result<Option<Vec<i64>>> {
+/// The element type that a model declares for one of its tensors, f32 or f16, and the shape, `None` if it declares none.
+fn declared(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Result<(TensorElementType, Option<Vec<i64>>)> {
     let Some(outlet) = outlets.iter().find(|outlet| outlet.name() == name) else {
         let names: Vec<_> = outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect();
         return Err(Error::ModelShape(format!(
@@ -314,13 +382,28 @@ fn declared_shape(kind: &str, outlets: &[ort::value::Outlet], name: &str) -> Res
     };
     match outlet.dtype() {
         ValueType::Tensor {
-            ty: ort::value::TensorElementType::Float32,
+            ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16),
             shape,
             ..
-        } => Ok((!shape.is_empty()).then(|| shape.to_vec())),
+        } => Ok((*ty, (!shape.is_empty()).then(|| shape.to_vec()))),
         other => Err(Error::ModelShape(format!(
             "{kind} `{name}` is {other}, expected a tensor of f32"
         ))),
+    }
+}
+
+/// Says once that a GPU could be used, where only ONNX Runtime's library stands in the way.
+fn note_unused_gpu(observer: &dyn Observer) {
+    static SAID: Once = Once::new();
+    if cuda::driver().is_ok() {
+        SAID.call_once(|| {
+            observer.note(
+                "an NVIDIA driver is installed, but this ONNX Runtime is for the CPU alone; `lastlayer runtime install --cuda` \
+                 fetches one for the GPU",
+            );
+        });
+    } else {
+        tracing::debug!("this ONNX Runtime library has no CUDA; running on the CPU");
     }
 }
 
@@ -338,7 +421,7 @@ fn is_cpu_only(_runtime: &Runtime, device: Device) -> bool {
 pub(super) fn open_session(
     runtime: &Runtime,
     source: Source<'_>,
-    threads: usize,
+    run: &RunOptions,
     cuda: Option<u32>,
 ) -> ort::Result<ort::session::Session> {
     let (level, log_level) = match source {
@@ -349,13 +432,13 @@ pub(super) fn open_session(
     };
     let mut builder = ort::session::Session::builder(runtime.environment())?
         .with_optimization_level(level)?
-        .with_intra_threads(threads.max(1))?
+        .with_intra_threads(run.threads.max(1))?
         .with_inter_threads(1)?
         // Decoding threads want the cores in which ONNX Runtime would wait busily.
         .with_intra_op_spinning(false)?
         .with_log_level(log_level)?;
     if let Some(id) = cuda {
-        builder = builder.with_execution_providers([cuda::provider(id)])?;
+        builder = builder.with_execution_providers([cuda::provider(id, run.precision == Precision::Tf32)])?;
     }
     match source {
         Source::Network(network) => builder.commit_from_memory(network),
@@ -368,92 +451,6 @@ pub(super) fn open_session(
             .with_config_entry("session.optimized_model_external_initializers_file_name", weights)?
             .commit_from_memory(network),
         Source::Optimised(graph) => builder.commit_from_file(graph),
-    }
-}
-
-/// The execution providers that this program can use, each with whether it really runs a model, or why not.
-pub fn registered_providers(runtime: &Runtime) -> Vec<(String, Result<(), String>)> {
-    let model = convolution_model();
-    let options = SessionOptions {
-        input: "x",
-        output: "y",
-        picture: [1, 1, 1],
-        device: Device::Cpu,
-        threads: 1,
-    };
-    let reason = |error: &dyn fmt::Display| cuda::plain_reason(&error.to_string());
-    let cpu = Session::open_on(runtime, &model, &options, None)
-        .and_then(|mut session| session.run(&[1.0], 1))
-        .map(|_| ())
-        .map_err(|error| reason(&error));
-    let cuda = match ort::ep::CUDA::is_available() {
-        Ok(true) => match Session::open_on_cuda(runtime, &model, &options, 0) {
-            Ok(outcome) => outcome.map(|_| ()),
-            Err(error) => Err(reason(&error)),
-        },
-        Ok(false) => Err("this library is built without it".to_owned()),
-        Err(error) => Err(reason(&error)),
-    };
-    vec![
-        (ort::ep::CPU::NAME.to_owned(), cpu),
-        (ort::ep::CUDA::NAME.to_owned(), cuda),
-    ]
-}
-
-/// The smallest model that needs cuDNN on CUDA: a 1×1 convolution of a `[1, 1, 1, 1]` tensor with itself.
-fn convolution_model() -> Vec<u8> {
-    let node = onnx::NodeProto {
-        op_type: Some("Conv".to_owned()),
-        input: vec!["x".to_owned(), "x".to_owned()],
-        output: vec!["y".to_owned()],
-        ..Default::default()
-    };
-    one_node_model(node, &[Some(1); 4], &[Some(1); 4])
-}
-
-/// A model of one node from `x` to `y`; a dimension of `None` is left open.
-fn one_node_model(node: onnx::NodeProto, input: &[Option<i64>], output: &[Option<i64>]) -> Vec<u8> {
-    let value = |name: &str, shape: &[Option<i64>]| onnx::ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(float_tensor(shape)),
-        ..Default::default()
-    };
-    let graph = onnx::GraphProto {
-        name: Some("g".to_owned()),
-        node: vec![node],
-        input: vec![value("x", input)],
-        output: vec![value("y", output)],
-        ..Default::default()
-    };
-    let opset = onnx::OperatorSetIdProto {
-        domain: Some(String::new()),
-        version: Some(13),
-    };
-    let model = onnx::ModelProto {
-        ir_version: Some(7),
-        opset_import: vec![opset],
-        graph: Some(graph),
-        ..Default::default()
-    };
-    model.encode_to_vec()
-}
-
-fn float_tensor(shape: &[Option<i64>]) -> onnx::TypeProto {
-    use onnx::tensor_shape_proto::{Dimension, dimension};
-    let dim = shape
-        .iter()
-        .map(|length| Dimension {
-            value: length.map(dimension::Value::DimValue),
-            ..Default::default()
-        })
-        .collect();
-    let tensor = onnx::type_proto::Tensor {
-        elem_type: Some(onnx::tensor_proto::DataType::Float as i32),
-        shape: Some(onnx::TensorShapeProto { dim }),
-    };
-    onnx::TypeProto {
-        value: Some(onnx::type_proto::Value::TensorType(tensor)),
-        ..Default::default()
     }
 }
 

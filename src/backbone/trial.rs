@@ -3,11 +3,12 @@
 //! A graph made for one picture may fail for two, or silently mix them. No analysis of the graph is sure to see that, so
 //! made pictures are run through both models once.
 
-use super::graph::{FeatureModel, FixedBatch};
+use super::graph::{FeatureModel, FixedBatch, HalfModel};
 use super::runtime::Runtime;
-use super::session::{Device, Session, SessionOptions};
-use crate::error::Result;
+use super::session::{Device, RunOptions, Session, SessionOptions};
+use crate::error::{Error, Result};
 use crate::observer::Observer;
+use crate::space::Precision;
 
 /// Features may differ by this share of the largest one; batches of other sizes may be summed in another order.
 const TOLERANCE: f32 = 1e-4;
@@ -18,41 +19,84 @@ impl FeatureModel {
     /// Opens a session that takes any number of pictures and computes what the file's own graph computes.
     ///
     /// If the file fixed the batch, the first call tries on the CPU whether opening it changed the features. If it did,
-    /// `observer` is told, and sessions run that many pictures at a time.
+    /// `observer` is told, and sessions run that many pictures at a time. For [`Precision::Fp16`] the network is converted
+    /// once.
     ///
     /// # Errors
-    /// As [`Session::open`].
-    pub fn open_session(
-        &self,
-        runtime: &Runtime,
-        device: Device,
-        threads: usize,
-        observer: &dyn Observer,
-    ) -> Result<Session> {
-        let unopened = self.fixed_batch.as_ref().and_then(|fixed| {
-            fixed
-                .decided
-                .get_or_init(|| self.decide(fixed, runtime, observer))
-                .as_deref()
-        });
-        self.open(unopened.unwrap_or(&self.onnx), runtime, device, threads, observer)
+    /// As [`Session::open`], and [`Error::HalfPrecision`] if the network can't be converted.
+    pub fn open_session(&self, runtime: &Runtime, run: &RunOptions, observer: &dyn Observer) -> Result<Session> {
+        let mut run = *run;
+        if self.is_quantized {
+            if let Device::Cuda { .. } = run.device {
+                return Err(Error::Options {
+                    problem: format!("an int8 backbone runs on the CPU, not on {}", run.device),
+                    hint: "leave out --device, or use --precision fp16 on a GPU".to_owned(),
+                });
+            }
+            // A GPU has no kernels for it: it would compute the same in floats, slowly.
+            run.device = Device::Cpu;
+        }
+        let (model, _) = self.running_model(runtime, observer);
+        if run.precision == Precision::Fp16 {
+            self.open_half(model, runtime, &run, observer)
+        } else {
+            self.open(model, runtime, &run, observer)
+        }
     }
 
-    fn open(
-        &self,
-        onnx: &[u8],
-        runtime: &Runtime,
-        device: Device,
-        threads: usize,
-        observer: &dyn Observer,
-    ) -> Result<Session> {
+    /// The model that sessions run, and how many pictures it takes at a time where it takes no other number.
+    pub(crate) fn running_model(&self, runtime: &Runtime, observer: &dyn Observer) -> (&[u8], Option<usize>) {
+        let Some(fixed) = &self.fixed_batch else {
+            return (&self.onnx, None);
+        };
+        let decided = fixed.decided.get_or_init(|| self.decide(fixed, runtime, observer));
+        match decided {
+            Some(unopened) => (unopened, usize::try_from(fixed.batch).ok()),
+            None => (&self.onnx, None),
+        }
+    }
+
+    fn open_half(&self, model: &[u8], runtime: &Runtime, run: &RunOptions, observer: &dyn Observer) -> Result<Session> {
+        let half = self.half.model.get_or_init(|| {
+            let half = HalfModel::of(model)?;
+            tracing::debug!(kept = ?half.kept, "converted to fp16");
+            if half.clamped > 0 {
+                observer.note(&format!(
+                    "{} weights of the backbone are beyond ±65504, where fp16 ends, and were cut to that",
+                    half.clamped
+                ));
+            }
+            Ok(half)
+        });
+        let half = half
+            .as_ref()
+            .map_err(|problem: &String| Error::HalfPrecision(problem.clone()))?;
+        let session = self
+            .open(&half.onnx, runtime, run, observer)
+            .map_err(|error| match error {
+                Error::Inference { source, .. } => Error::Inference {
+                    action: "load the model in fp16",
+                    source,
+                },
+                error => error,
+            })?;
+        if session.device_name() == "cpu" {
+            self.half.noted.call_once(|| {
+                observer.note(
+                    "on the CPU fp16 is slower than fp32, because ONNX Runtime computes in fp32 there and converts to and fro",
+                );
+            });
+        }
+        Ok(session)
+    }
+
+    fn open(&self, onnx: &[u8], runtime: &Runtime, run: &RunOptions, observer: &dyn Observer) -> Result<Session> {
         let (height, width) = self.input_size;
         let options = SessionOptions {
             input: &self.input,
             output: &self.output,
             picture: [3, height as usize, width as usize],
-            device,
-            threads,
+            run: *run,
         };
         Session::open(runtime, onnx, &options, observer)
     }
@@ -95,11 +139,11 @@ impl FeatureModel {
             .collect();
         // On the CPU with one thread: what is decided depends on the file alone.
         let expected = {
-            let mut session = self.open(unopened, runtime, Device::Cpu, 1, observer)?;
+            let mut session = self.open(unopened, runtime, &RunOptions::cpu(1), observer)?;
             let alone = pictures.iter().map(|picture| session.run(picture, 1));
             alone.collect::<Result<Vec<_>>>()?
         };
-        let mut session = self.open(&self.onnx, runtime, Device::Cpu, 1, observer)?;
+        let mut session = self.open(&self.onnx, runtime, &RunOptions::cpu(1), observer)?;
         let features = session.run(&pictures.concat(), pictures.len())?;
         Ok(is_same(&expected, &features))
     }
@@ -147,7 +191,7 @@ fn made_picture(index: u64, height: usize, width: usize) -> Vec<f32> {
 }
 
 /// A number in `[0, 1)` that depends on `place` alone (the finaliser of SplitMix64, Steele et al. 2014).
-fn noise(place: [u64; 4]) -> f32 {
+pub(super) fn noise(place: [u64; 4]) -> f32 {
     let mixed = place.iter().fold(0_u64, |state, &part| {
         let state = (state ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
         let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -88,8 +88,7 @@ fn expected(file: &[u8], output: &str, batch: usize, pictures: &[f32]) -> Vec<f3
         input: "x",
         output,
         picture: [3, SIDE, SIDE],
-        device: Device::Cpu,
-        threads: 1,
+        run: RunOptions::cpu(1),
     };
     let mut session = Session::open(tests_runtime(), file, &options, &Quiet).unwrap();
     let alone = pictures.chunks(PICTURE).map(|picture| {
@@ -131,7 +130,7 @@ fn several_pictures_give_what_each_gives_alone() {
         let expected = expected(&file, &taken.output, usize::try_from(batch).unwrap(), &pictures);
         let notes = Notes::default();
         for threads in [1, 2] {
-            let mut session = taken.open_session(runtime, Device::Cpu, threads, &notes).unwrap();
+            let mut session = taken.open_session(runtime, &RunOptions::cpu(threads), &notes).unwrap();
             let features = session.run(&pictures, 5).unwrap();
             let difference = largest_difference(&features, &expected);
             assert!(
@@ -152,7 +151,7 @@ fn several_pictures_give_what_each_gives_alone() {
 fn the_opened_graph_alone_would_mix_pictures_or_fail() {
     let run = |middle| {
         let taken = cut(middle, 1);
-        let mut session = taken.open(&taken.onnx, tests_runtime(), Device::Cpu, 1, &Quiet)?;
+        let mut session = taken.open(&taken.onnx, tests_runtime(), &RunOptions::cpu(1), &Quiet)?;
         session.run(&pictures(5), 5)
     };
     let alone = expected(&model(mixing, 1, false), "feature", 1, &pictures(5));
@@ -179,4 +178,58 @@ fn features_are_the_same_only_if_they_could_be_told_apart() {
     assert!(is_same(&close, &[1.0, 1.001]));
     let endless = [vec![f32::INFINITY], vec![1.0]];
     assert!(!is_same(&endless, &[f32::INFINITY, 1.0]));
+}
+
+#[test]
+fn half_precision_is_converted_once_and_said_to_be_slow_on_the_cpu() {
+    // The batch that can't be opened, too.
+    for (middle, batch) in [(plain as Middle, 1), (mixing, 1)] {
+        let taken = cut(middle, batch);
+        let notes = Notes::default();
+        let half = RunOptions {
+            precision: Precision::Fp16,
+            ..RunOptions::cpu(1)
+        };
+        let features = |run: &RunOptions| {
+            let mut session = taken.open_session(tests_runtime(), run, &notes).unwrap();
+            session.run(&pictures(3), 3).unwrap()
+        };
+        let (full, halved, again) = (features(&RunOptions::cpu(1)), features(&half), features(&half));
+        assert_eq!(halved, again);
+        let size = largest_difference(&full, &vec![0.0; full.len()]);
+        let difference = largest_difference(&full, &halved);
+        // 11 bits of mantissa: every value is within 5e-4 of itself, and sums of 48 of them stay near that.
+        assert!(difference > 0.0 && difference < 2e-3 * size, "{difference} of {size}");
+        let notes = notes.0.into_inner().unwrap();
+        let slow = notes.iter().filter(|note| note.contains("slower than fp32")).count();
+        assert_eq!(slow, 1, "{notes:?}");
+    }
+}
+
+#[test]
+fn tf32_on_the_cpu_is_wrong_usage() {
+    let run = RunOptions {
+        precision: Precision::Tf32,
+        ..RunOptions::cpu(1)
+    };
+    let error = cut(plain, 1).open_session(tests_runtime(), &run, &Quiet).unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Usage);
+    assert!(error.hint().unwrap().contains("--device cuda"), "{error}");
+    // `auto` must not fall back to what computes something else.
+    let auto = RunOptions {
+        device: Device::Auto,
+        ..run
+    };
+    if !ort_has_cuda() {
+        let error = cut(plain, 1)
+            .open_session(tests_runtime(), &auto, &Quiet)
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("cannot use device `cuda:0`: "), "{error}");
+    }
+}
+
+fn ort_has_cuda() -> bool {
+    tests_runtime();
+    <ort::ep::CUDA as ort::ep::ExecutionProvider>::is_available().unwrap()
 }

@@ -81,6 +81,11 @@ impl Cache {
         self.spaces_folder().join(id.to_string())
     }
 
+    /// Where backbones lie that were made for data sets of this cache; the cache itself does not look into it.
+    pub(crate) fn models_folder(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
     pub(super) fn datasets_folder(&self) -> PathBuf {
         self.root.join("datasets")
     }

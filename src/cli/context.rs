@@ -80,12 +80,13 @@ impl Context {
         }
     }
 
-    pub(super) fn inference(&self, batch_size: usize) -> InferenceOptions {
+    pub(super) fn inference(&self) -> InferenceOptions {
         InferenceOptions {
             runtime: self.runtime(),
             device: self.device,
             threads: self.threads,
-            batch_size,
+            decode_threads: None,
+            batch_size: None,
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{Ending, Result, print_json};
-use crate::backbone::{Runtime, models, registered_providers};
+use crate::backbone::{CudaStatus, Runtime, models, registered_providers};
 use crate::picture::DECODER;
 
 #[derive(Debug, Args)]
@@ -24,6 +24,10 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let providers: Vec<(String, Result<(), String>)> = runtime
         .as_ref()
         .map_or_else(|_| Vec::new(), |runtime| registered_providers(runtime));
+    let cuda = runtime
+        .as_ref()
+        .ok()
+        .map(|runtime| CudaStatus::of(runtime.path(), runtime.version()));
     let folders = context.model_folders();
     let backbones: Vec<_> = models()
         .into_iter()
@@ -80,6 +84,16 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             "version": env!("CARGO_PKG_VERSION"),
             "runtime": runtime,
             "providers": providers,
+            "cuda": cuda.as_ref().map(|cuda| json!({
+                "driver": cuda.driver.as_ref().ok().map(|version| version.as_str()),
+                "problem": cuda.driver.as_ref().err(),
+                "provider": cuda.provider.as_ref().map(|path| path.to_string_lossy()),
+                "needs": cuda.versions,
+                "libraries": cuda.libraries.iter().map(|library| json!({
+                    "name": library.name,
+                    "path": library.path.as_ref().map(|path| path.to_string_lossy()),
+                })).collect::<Vec<_>>(),
+            })),
             "decoder": DECODER,
             "backbones": backbones,
             "cache": {"path": context.cache.root().to_string_lossy(), "spaces": spaces, "problem": cache_problem},
@@ -114,6 +128,9 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             Err(problem) => writeln!(out, "  {name:<11} does not register: {problem}")?,
         }
     }
+    if let Some(cuda) = &cuda {
+        write_cuda(&mut out, cuda)?;
+    }
     writeln!(out, "decoders      {DECODER}")?;
     writeln!(out, "cores         {cores}, {} used", context.threads)?;
     writeln!(out, "backbones")?;
@@ -142,4 +159,26 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     )?;
     out.flush()?;
     Ok(Ending::Done)
+}
+
+fn write_cuda(out: &mut dyn Write, cuda: &CudaStatus) -> Result<()> {
+    match &cuda.driver {
+        Ok(version) if version.is_empty() => writeln!(out, "CUDA          an NVIDIA driver is installed")?,
+        Ok(version) => writeln!(out, "CUDA          NVIDIA driver {version}")?,
+        Err(problem) => writeln!(out, "CUDA          {problem}")?,
+    }
+    match &cuda.provider {
+        Some(provider) => writeln!(out, "              {}, for {}", provider.display(), cuda.versions)?,
+        None => writeln!(
+            out,
+            "              this ONNX Runtime is for the CPU alone; `lastlayer runtime install --cuda` fetches one for GPUs"
+        )?,
+    }
+    for library in &cuda.libraries {
+        match &library.path {
+            Some(path) => writeln!(out, "  {:<20} {}", library.name, path.display())?,
+            None => writeln!(out, "  {:<20} not found", library.name)?,
+        }
+    }
+    Ok(())
 }

@@ -4,20 +4,23 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use super::context::Context;
+use super::models::describe;
 use super::output::{Ending, Result, counted, print_json};
 use super::progress::catch_interrupts;
 use crate::cache::FAILURES_FILE;
 use crate::dataset::{Dataset, Ignored, InputOptions, Opened, TableColumns};
 use crate::disk;
-use crate::engine::DEFAULT_BATCH_SIZE;
+use crate::engine::InferenceOptions;
 use crate::error::Error;
 use crate::extract::{ExtractOptions, ExtractReport, Failure as ExtractFailure, FailureLimit, extract, extract_stream};
 use crate::observer::Observer;
 use crate::picture::{Decode, Exif, Limits, Truncated};
 use crate::profile::Profiler;
-use crate::space::FeatureOptions;
+use crate::quantize::{QuantizeOptions, QuantizeReport, quantized_for};
+use crate::space::{FeatureOptions, Precision};
 use crate::views::{MOST_VIEWS, RandomViews};
 
 /// Failures listed one by one for people; `--json` lists all.
@@ -136,9 +139,12 @@ pub(super) struct BackboneArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ReadingArguments {
-    /// Pictures per run of the backbone
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_BATCH_SIZE as u32, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub(super) batch_size: u32,
+    /// Pictures per run of the backbone [default: 4, on a GPU 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    batch_size: Option<u32>,
+    /// Threads that decode pictures; on the CPU they run the backbone too [default: as many as --threads]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    decode_threads: Option<u32>,
     /// Largest picture to decode, in pixels
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_pixels)]
     pub(super) max_pixels: u64,
@@ -151,6 +157,14 @@ pub(super) struct ReadingArguments {
 }
 
 impl ReadingArguments {
+    pub(super) fn inference(&self, context: &Context) -> InferenceOptions {
+        InferenceOptions {
+            decode_threads: self.decode_threads.map(|threads| threads as usize),
+            batch_size: self.batch_size.map(|size| size as usize),
+            ..context.inference()
+        }
+    }
+
     pub(super) fn limits(&self) -> Limits {
         Limits {
             max_pixels: self.max_pixels,
@@ -240,9 +254,28 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     for note in backbone.notes() {
         context.observer.note(&note);
     }
+    let features = arguments.features.options(context);
+    let (backbone, quantized) = match features.precision {
+        Precision::Int8 if !backbone.is_quantized() => {
+            let Opened::Listed(dataset) = &opened else {
+                return Err(Error::Options {
+                    problem: "a stream can be read once, and int8 must be calibrated before".to_owned(),
+                    hint: format!(
+                        "run `lastlayer models quantize {} --calibrate DATASET` on pictures of the same kind, then `extract` \
+                         with --backbone and the file that it writes",
+                        arguments.backbone.backbone
+                    ),
+                }
+                .into());
+            };
+            let options = quantize_options(features, &arguments.reading, context);
+            quantized_for(&backbone, dataset, &context.cache, &options, &context.observer)?
+        }
+        _ => (backbone, None),
+    };
     let options = ExtractOptions {
-        inference: context.inference(arguments.reading.batch_size as usize),
-        features: arguments.features.options(context),
+        inference: arguments.reading.inference(context),
+        features,
         limits: arguments.reading.limits(),
         rehash: arguments.rehash,
         max_failures: arguments.failures.limit(),
@@ -278,13 +311,39 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         context.observer.warn(&line);
     }
     if context.json {
-        print_json(&report)?;
+        match &quantized {
+            None => print_json(&report)?,
+            Some(quantization) => print_json(&WithQuantization {
+                report: &report,
+                quantization,
+            })?,
+        }
     } else {
+        for line in quantized.iter().flat_map(describe) {
+            writeln!(std::io::stdout(), "{line}")?;
+        }
         print_report(&report, listed_in.as_deref())?;
     }
     // The features are there all the same: that was reported first.
     traced?;
     Ok(Ending::with_skipped(report.failed))
+}
+
+/// An extraction in int8 with the report of the backbone that was made for it.
+#[derive(Serialize)]
+struct WithQuantization<'a> {
+    #[serde(flatten)]
+    report: &'a ExtractReport,
+    quantization: &'a QuantizeReport,
+}
+
+/// How a backbone is quantised on the fly.
+fn quantize_options(features: FeatureOptions, reading: &ReadingArguments, context: &Context) -> QuantizeOptions {
+    QuantizeOptions {
+        features,
+        limits: reading.limits(),
+        ..QuantizeOptions::new(reading.inference(context))
+    }
 }
 
 /// Better known before hours of work than after.

@@ -8,10 +8,12 @@ mod drawing;
 mod evaluate;
 mod extract;
 mod inputs;
+mod models;
 mod output;
 mod predict;
 mod progress;
 mod runs;
+mod runtime;
 mod selection;
 mod train_head;
 
@@ -53,8 +55,14 @@ enum Command {
     /// Look into the cache, check it, tidy it, or write features out of it
     #[command(subcommand)]
     Cache(cache::Command),
+    /// List backbones, or write one in 8-bit integers
+    #[command(subcommand)]
+    Models(models::Command),
     /// Say what was found where: ONNX Runtime, devices, backbones, cache
     Doctor(doctor::Arguments),
+    /// Fetch ONNX Runtime, for the CPU or for NVIDIA's GPUs
+    #[command(subcommand)]
+    Runtime(runtime::Command),
 }
 
 #[derive(Debug, Args)]
@@ -142,7 +150,9 @@ fn dispatch(command: Command, context: &Context) -> Result<Ending, Failure> {
         Command::Runs(arguments) => runs::run(arguments, context),
         Command::Demo(arguments) => demo::run(arguments, context),
         Command::Cache(command) => cache::run(command, context),
+        Command::Models(command) => models::run(command, context),
         Command::Doctor(arguments) => doctor::run(arguments, context),
+        Command::Runtime(command) => runtime::run(command, context),
     }
 }
 

@@ -14,11 +14,13 @@ use super::output::{Ending, Failure, Result, counted};
 use super::progress::catch_interrupts;
 use crate::backbone::Backbone;
 use crate::disk::Output;
+use crate::engine::InferenceOptions;
 use crate::error::Error;
 use crate::head::HeadMeta;
 use crate::observer::Observer;
 use crate::picture::Limits;
 use crate::predict::{Classifier, PredictOptions, Prediction};
+use crate::space::Precision;
 use crate::views::{MOST_VIEWS, RandomViews};
 
 #[derive(Debug, Args)]
@@ -76,7 +78,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         head: &arguments.head,
         backbone: arguments.backbone.as_deref(),
         top_k: arguments.top_k as usize,
-        batch_size: arguments.reading.batch_size as usize,
+        inference: arguments.reading.inference(context),
         limits: arguments.reading.limits(),
         views: RandomViews::new(arguments.tta.into(), arguments.views_seed.into())?,
         format,
@@ -115,7 +117,7 @@ pub(super) struct Job<'a> {
     pub(super) head: &'a Path,
     pub(super) backbone: Option<&'a str>,
     pub(super) top_k: usize,
-    pub(super) batch_size: usize,
+    pub(super) inference: InferenceOptions,
     pub(super) limits: Limits,
     pub(super) views: RandomViews,
     pub(super) format: Format,
@@ -138,7 +140,7 @@ impl Job<'_> {
         };
         let backbone = || named.clone().map_or_else(|| find_backbone(&classifier, context), Ok);
         let options = PredictOptions {
-            inference: context.inference(self.batch_size),
+            inference: self.inference.clone(),
             limits: self.limits,
             top_k: self.top_k.min(meta.classes.len()),
             views: self.views,
@@ -188,6 +190,12 @@ fn find_backbone(classifier: &Classifier, context: &Context) -> Result<Arc<Backb
     let feature = Some(classifier.space().feature.as_str());
     if backbone_file.is_file() {
         context.backbone_file(name, backbone_file, feature)
+    } else if classifier.space().precision == Precision::Int8 {
+        // Its name is that of the fp32 backbone it was made of.
+        Err(Error::Options {
+            problem: format!("the int8 backbone `{}` of this head is gone", backbone_file.display()),
+            hint: "name it with --backbone, or extract and train again".to_owned(),
+        })
     } else {
         context.backbone(name, feature)
     }

@@ -14,7 +14,8 @@ impl Error {
             Self::Dataset { hint, .. }
             | Self::Table { hint, .. }
             | Self::Sweep { hint, .. }
-            | Self::Options { hint, .. } => Some(hint.clone()),
+            | Self::Options { hint, .. }
+            | Self::Device { hint, .. } => Some(hint.clone()),
             Self::TableColumns { columns, option, .. } => {
                 // One column with a separator in its name is a line that was not split.
                 let alone = columns.first().filter(|_| columns.len() == 1);
@@ -92,6 +93,7 @@ impl Error {
                 Some("one input of f32 [batch, 3, height, width] is needed, channels first".to_owned())
             }
             Self::Model { hint, .. } => Some(hint.clone()),
+            Self::Quantization { hint, .. } => Some(hint.clone()).filter(|hint| !hint.is_empty()),
             Self::UnknownTensor { candidates, .. } if !candidates.is_empty() => {
                 let names: Vec<String> = candidates.iter().map(|name| format!("`{name}`")).collect();
                 Some(format!("features could be {}", names.join(", ")))
@@ -111,11 +113,14 @@ impl Error {
                 "{origin} must name the ONNX Runtime library (libonnxruntime.so, .dylib or onnxruntime.dll) of version 1.22 \
                  or newer, or its folder; without it the usual places are searched"
             )),
-            Self::Device { library, .. } => Some(format!(
-                "the library loaded is `{}`; CUDA needs an NVIDIA driver and `pip install \"onnxruntime-gpu[cuda,cudnn]\"` \
-                 (CUDA 13, cuDNN 9), or another such library named with `--ort-lib`; `--device cpu` always works",
-                library.display()
-            )),
+            Self::DiskSpace { .. } => {
+                Some("make room there, or set LASTLAYER_DATA_DIR to a folder on a larger disk".to_owned())
+            }
+            Self::HalfPrecision(_)
+            | Self::Inference {
+                action: "load the model in fp16",
+                ..
+            } => Some("use `--precision fp32` with this backbone".to_owned()),
             Self::Fetch { resumes, .. } => Some(format!(
                 "check the connection and run the same command again{}",
                 if *resumes {

@@ -219,7 +219,12 @@ impl<'a> Job<'a> {
         tick: &mut dyn FnMut(&Ledger) -> Result<()>,
     ) -> Done {
         let backbone = || Ok(Arc::clone(self.backbone));
-        let engine = Engine::new(&backbone, &self.options.inference, self.observer);
+        let engine = Engine::new(
+            &backbone,
+            self.description.precision,
+            &self.options.inference,
+            self.observer,
+        );
         let plan = Plan {
             supply,
             transform: &self.description.transform,

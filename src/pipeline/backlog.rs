@@ -18,8 +18,22 @@ const FILL_WAIT: Duration = Duration::from_millis(2);
 pub(super) enum Role {
     /// It decodes, and runs batches once [`Backlog::let_workers_infer`] was called.
     Worker,
+    /// It decodes only.
+    Decoder,
+    /// It runs batches only, once [`Backlog::let_workers_infer`] was called.
+    Runner,
     /// It runs batches only, on a device that does nothing else.
     Device,
+}
+
+impl Role {
+    fn infers(self, state: &State) -> bool {
+        match self {
+            Self::Worker | Self::Runner => state.workers_infer,
+            Self::Decoder => false,
+            Self::Device => true,
+        }
+    }
 }
 
 /// What a thread is to do next.
@@ -29,7 +43,7 @@ pub(super) enum Task {
     Infer(Vec<Tensor>),
 }
 
-/// Sizes that do not change during a run.
+/// Sizes that do not change during a run, but once: when the backbone turns out to run on a GPU.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Capacity {
     /// Pictures that may wait to be decoded.
@@ -42,8 +56,9 @@ pub(super) struct Capacity {
     pub(super) sessions: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    capacity: Capacity,
     pictures: VecDeque<Box<ReadPicture>>,
     tensors: VecDeque<Tensor>,
     /// Threads that may still offer pictures.
@@ -62,7 +77,6 @@ struct State {
 pub(super) struct Backlog {
     state: Mutex<State>,
     changed: Condvar,
-    capacity: Capacity,
     /// Pictures of the whole run, as far as it is known.
     count: usize,
 }
@@ -72,13 +86,19 @@ impl Backlog {
     /// or `usize::MAX`.
     pub(super) fn new(readers: usize, count: usize, capacity: Capacity) -> Self {
         let state = State {
+            capacity,
+            pictures: VecDeque::new(),
+            tensors: VecDeque::new(),
             readers,
-            ..State::default()
+            decoding: 0,
+            begun: false,
+            workers_infer: false,
+            taken: 0,
+            closed: false,
         };
         Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
-            capacity,
             count,
         }
     }
@@ -94,7 +114,7 @@ impl Backlog {
     /// Hands over a picture to be decoded, when there is room; false when nobody takes it any more.
     pub(super) fn offer(&self, picture: ReadPicture) -> bool {
         let mut state = self.lock();
-        while !state.closed && state.pictures.len() >= self.capacity.pictures {
+        while !state.closed && state.pictures.len() >= state.capacity.pictures {
             state = self.wait(state);
         }
         if state.closed {
@@ -127,6 +147,15 @@ impl Backlog {
         self.changed.notify_all();
     }
 
+    /// From now on one thread, of [`Role::Device`], runs batches of `batch` tensors while the next one fills up.
+    pub(super) fn let_device_infer(&self, batch: usize) {
+        let mut state = self.lock();
+        state.capacity.batch = batch;
+        state.capacity.tensors = state.capacity.tensors.max(2 * batch);
+        state.capacity.sessions = 1;
+        self.changed.notify_all();
+    }
+
     /// The next task of a thread; `None` when there are no more.
     ///
     /// Who took a picture to decode says that it [is decoded](Self::is_decoded).
@@ -137,7 +166,7 @@ impl Backlog {
             if state.closed {
                 return None;
             }
-            let infers = role == Role::Device || state.workers_infer;
+            let infers = role.infers(&state);
             let all_read = state.readers == 0 && state.pictures.is_empty();
             let complete = all_read && state.decoding == 0;
             if infers && !state.tensors.is_empty() {
@@ -148,7 +177,8 @@ impl Backlog {
                 }
             }
             // Who can't run batches stops when too many tensors wait.
-            let decodes = role == Role::Worker && (infers || state.tensors.len() < self.capacity.tensors);
+            let decodes = matches!(role, Role::Worker | Role::Decoder)
+                && (infers || state.tensors.len() < state.capacity.tensors);
             if decodes && let Some(picture) = state.pictures.pop_front() {
                 state.decoding += 1;
                 self.changed.notify_all();
@@ -170,9 +200,9 @@ impl Backlog {
     }
 
     /// A full batch that waits, for a worker that is not done with its picture.
-    pub(super) fn full_batch(&self) -> Option<Vec<Tensor>> {
+    pub(super) fn full_batch(&self, role: Role) -> Option<Vec<Tensor>> {
         let mut state = self.lock();
-        if state.closed || !state.workers_infer {
+        if state.closed || !role.infers(&state) {
             return None;
         }
         self.batch(&mut state, false)
@@ -184,7 +214,7 @@ impl Backlog {
         let first = state.tensors.front()?;
         // As if the others had as many views.
         let left = self.count.saturating_sub(state.taken).saturating_mul(first.seen.of);
-        let size = self.capacity.batch.min(left.div_ceil(self.capacity.sessions)).max(1);
+        let size = state.capacity.batch.min(left.div_ceil(state.capacity.sessions)).max(1);
         if state.tensors.len() < size && !short {
             return None;
         }
@@ -197,9 +227,9 @@ impl Backlog {
 
     /// Puts a tensor with those that wait, when there is room or the thread can make some; false when nobody takes it any
     /// more.
-    pub(super) fn put(&self, tensor: Tensor) -> bool {
+    pub(super) fn put(&self, tensor: Tensor, role: Role) -> bool {
         let mut state = self.lock();
-        while !state.closed && !state.workers_infer && state.tensors.len() >= self.capacity.tensors {
+        while !state.closed && !role.infers(&state) && state.tensors.len() >= state.capacity.tensors {
             state = self.wait(state);
         }
         if state.closed {

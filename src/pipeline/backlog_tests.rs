@@ -68,13 +68,13 @@ fn a_full_batch_goes_before_the_next_picture_and_a_picture_before_a_short_batch(
         assert!(backlog.offer(picture(index)));
     }
     for index in 10..13 {
-        assert!(backlog.put(tensor(index)));
+        assert!(backlog.put(tensor(index), Role::Worker));
     }
     assert_eq!(told(backlog.next(Role::Worker)), "decode 0");
-    assert!(backlog.put(tensor(0)));
+    assert!(backlog.put(tensor(0), Role::Worker));
     backlog.is_decoded();
     assert_eq!(told(backlog.next(Role::Worker)), "infer 10 11 12 0");
-    assert!(backlog.put(tensor(13)));
+    assert!(backlog.put(tensor(13), Role::Worker));
     assert_eq!(told(backlog.next(Role::Worker)), "decode 1");
     // What is being decoded may take long.
     assert_eq!(told(backlog.next(Role::Device)), "infer 13");
@@ -87,7 +87,7 @@ fn a_full_batch_goes_before_the_next_picture_and_a_picture_before_a_short_batch(
 fn the_last_pictures_are_divided_among_the_sessions() {
     let backlog = Backlog::new(0, 5, CAPACITY);
     backlog.let_workers_infer();
-    (0..5).for_each(|index| assert!(backlog.put(tensor(index))));
+    (0..5).for_each(|index| assert!(backlog.put(tensor(index), Role::Worker)));
     assert_eq!(told(backlog.next(Role::Worker)), "infer 0 1 2");
     assert_eq!(told(backlog.next(Role::Worker)), "infer 3");
     assert_eq!(told(backlog.next(Role::Worker)), "infer 4");
@@ -96,17 +96,31 @@ fn the_last_pictures_are_divided_among_the_sessions() {
     let backlog = Backlog::new(0, 5, CAPACITY);
     backlog.let_workers_infer();
     backlog.leave_out();
-    (0..4).for_each(|index| assert!(backlog.put(tensor(index))));
+    (0..4).for_each(|index| assert!(backlog.put(tensor(index), Role::Worker)));
     assert_eq!(told(backlog.next(Role::Worker)), "infer 0 1");
+}
+
+#[test]
+fn a_device_gets_its_own_batches_however_many_sessions_were_planned() {
+    let backlog = Backlog::new(0, 16, CAPACITY);
+    (0..CAPACITY.tensors).for_each(|index| assert!(backlog.put(tensor(index), Role::Worker)));
+    backlog.let_device_infer(7);
+    // Two of its batches may wait, and the last one is not divided.
+    (6..14).for_each(|index| assert!(backlog.put(tensor(index), Role::Worker)));
+    assert_eq!(told(backlog.next(Role::Device)), "infer 0 1 2 3 4 5 6");
+    (14..16).for_each(|index| assert!(backlog.put(tensor(index), Role::Worker)));
+    assert_eq!(told(backlog.next(Role::Device)), "infer 7 8 9 10 11 12 13");
+    assert_eq!(told(backlog.next(Role::Device)), "infer 14 15");
+    assert_eq!(told(backlog.next(Role::Device)), "nothing");
 }
 
 #[test]
 fn nobody_decodes_more_than_may_wait_while_nobody_infers() {
     let backlog = Backlog::new(1, 100, CAPACITY);
-    (0..CAPACITY.tensors).for_each(|index| assert!(backlog.put(tensor(index))));
+    (0..CAPACITY.tensors).for_each(|index| assert!(backlog.put(tensor(index), Role::Worker)));
     assert!(backlog.offer(picture(50)));
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| (told(backlog.next(Role::Worker)), backlog.put(tensor(60))));
+        let waiting = scope.spawn(|| (told(backlog.next(Role::Worker)), backlog.put(tensor(60), Role::Worker)));
         std::thread::sleep(Duration::from_millis(20));
         assert!(!waiting.is_finished());
         backlog.let_workers_infer();
@@ -127,7 +141,7 @@ fn a_reader_waits_for_room_and_whoever_waits_ends_when_the_run_does() {
         assert_eq!(reader.join().ok(), Some(false));
         assert_eq!(device.join().ok(), Some("nothing".to_owned()));
     });
-    assert!(!backlog.put(tensor(0)) && !backlog.offer(picture(0)) && !backlog.begins());
+    assert!(!backlog.put(tensor(0), Role::Worker) && !backlog.offer(picture(0)) && !backlog.begins());
 }
 
 #[test]
@@ -152,7 +166,7 @@ fn every_picture_comes_through_once_whoever_works() {
             while let Some(task) = backlog.next(role) {
                 match task {
                     Task::Decode(picture) => {
-                        assert!(backlog.put(tensor(picture.subject.index)));
+                        assert!(backlog.put(tensor(picture.subject.index), Role::Worker));
                         backlog.is_decoded();
                     }
                     Task::Infer(batch) => {
@@ -192,4 +206,27 @@ fn every_picture_comes_through_once_whoever_works() {
             "{workers}"
         );
     }
+}
+
+#[test]
+fn who_only_decodes_stops_when_enough_waits_and_who_only_runs_batches_decodes_nothing() {
+    let backlog = Backlog::new(1, 100, CAPACITY);
+    backlog.let_workers_infer();
+    (0..CAPACITY.tensors).for_each(|index| assert!(backlog.put(tensor(index), Role::Decoder)));
+    assert!(backlog.offer(picture(50)));
+    assert!(backlog.full_batch(Role::Decoder).is_none());
+    std::thread::scope(|scope| {
+        let decoder = scope.spawn(|| {
+            (
+                backlog.put(tensor(60), Role::Decoder),
+                told(backlog.next(Role::Decoder)),
+            )
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!decoder.is_finished());
+        assert_eq!(told(backlog.next(Role::Runner)), "infer 0 1 2 3");
+        assert_eq!(decoder.join().ok(), Some((true, "decode 50".to_owned())));
+    });
+    backlog.is_decoded();
+    assert_eq!(told(backlog.next(Role::Runner)), "infer 4 5 60");
 }

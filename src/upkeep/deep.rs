@@ -16,13 +16,22 @@ use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
 use crate::picture::{Completeness, DECODER, Limits, Truncated};
 use crate::pipeline::{self, Asked, Lacking, Outcome, Plan, Processed};
-use crate::space::SpaceDescription;
+use crate::space::{Precision, SpaceDescription};
 use crate::supply::{self, Files, Source};
 use crate::views::View;
 
 /// Largest difference that is not an error, in shares of the row's largest number. The same device gives the same bits;
 /// others, and other versions of ONNX Runtime, sum in other orders, which moves f32 features by some 1e-6 to 1e-4.
-const TOLERANCE: f64 = 1e-3;
+///
+/// With 10 bits of mantissa each operator rounds a thousand times coarser, and a CPU rounds at fewer places than a GPU does; of
+/// integers a number at the border of two steps may go to either.
+fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::Fp32 => 1e-3,
+        Precision::Tf32 | Precision::Fp16 => 2e-2,
+        Precision::Int8 => 5e-2,
+    }
+}
 
 /// What is computed again.
 #[derive(Debug, Clone)]
@@ -254,12 +263,12 @@ fn compute(
 ) -> Result<DeepReport> {
     let mut report = DeepReport {
         space: space.id().to_string(),
-        tolerance: TOLERANCE,
+        tolerance: tolerance(description.precision),
         least_cosine: 1.0,
         ..DeepReport::default()
     };
     let opened = || Ok(Arc::clone(backbone));
-    let engine = Engine::new(&opened, &options.inference, observer);
+    let engine = Engine::new(&opened, description.precision, &options.inference, observer);
     let source = |index: usize| candidates[index].source.clone();
     // What was accepted once is accepted again; what it is decides which row it is compared with.
     let limits = Limits {
@@ -316,7 +325,7 @@ impl DeepReport {
                 self.largest_difference = self.largest_difference.max(difference);
                 self.least_cosine = self.least_cosine.min(cosine);
             }
-            if difference.is_none_or(|(difference, _)| difference > TOLERANCE) {
+            if difference.is_none_or(|(difference, _)| difference > self.tolerance) {
                 self.different.push(Recomputed {
                     path: candidate.path.clone(),
                     content: key.content_hex(),

@@ -46,7 +46,13 @@ fn it_runs_to_the_end_without_a_network_and_without_models() {
         assert!(scene.path(file).is_file(), "{file}");
     }
     assert!(!scene.path("cache").exists() && !scene.path("head.safetensors").exists());
-    assert_eq!(files_below(&scene.path("empty")).len(), 0, "nothing is fetched");
+    let fetched = files_below(&scene.path("empty"));
+    // What was made of the network for this machine is kept there.
+    let fetched: Vec<_> = fetched
+        .iter()
+        .filter(|file| !file.starts_with(scene.path("empty/optimised")))
+        .collect();
+    assert!(fetched.is_empty(), "{fetched:?}");
 }
 
 #[test]

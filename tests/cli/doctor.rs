@@ -32,6 +32,14 @@ fn json_and_text_say_the_same() {
         "{version}"
     );
     assert!(registers(&json, "CPUExecutionProvider"), "{json}");
+    let cuda = &json["cuda"];
+    assert!(cuda["driver"].is_string() != cuda["problem"].is_string(), "{cuda}");
+    assert!(cuda["needs"].as_str().unwrap().contains("cuDNN 9"), "{cuda}");
+    assert_eq!(
+        cuda["provider"].is_null(),
+        cuda["libraries"].as_array().unwrap().is_empty(),
+        "{cuda}"
+    );
     assert!(json["cores"].as_u64().unwrap() >= 1);
     assert_eq!(json["cache"]["spaces"][0]["rows"], 27);
     assert_eq!(json["cache"]["spaces"][0]["backbone"], "tiny.onnx");
@@ -44,6 +52,7 @@ fn json_and_text_say_the_same() {
         "27 features of tiny.onnx",
         "resnet18",
         "registers",
+        "\nCUDA          ",
         &cores,
     ] {
         assert!(text.contains(part), "no {part} in\n{text}");
@@ -88,7 +97,7 @@ fn a_device_that_is_not_there_is_an_error_and_auto_goes_on() {
         return;
     }
     let run = scene.run(EXTRACT.into_iter().chain(["--device", "cuda"]));
-    run.error(1, &["cannot use device `cuda:0`", "onnxruntime-gpu"]);
+    run.error(1, &["cannot use device `cuda:0`", "`lastlayer runtime install --cuda`"]);
     scene
         .run(EXTRACT.into_iter().chain(["--device", "tpu"]))
         .code(2)

@@ -9,7 +9,7 @@ use super::onnx::{
 };
 
 /// The operator of `node`; empty for operators outside the ONNX standard, about which nothing is known.
-pub(super) fn operator(node: &NodeProto) -> &str {
+pub(in crate::backbone) fn operator(node: &NodeProto) -> &str {
     match node.domain() {
         "" | "ai.onnx" => node.op_type(),
         _ => "",
@@ -17,27 +17,27 @@ pub(super) fn operator(node: &NodeProto) -> &str {
 }
 
 /// The name of input `index`; `None` where it is absent (optional inputs are written as empty names).
-pub(super) fn input(node: &NodeProto, index: usize) -> Option<&str> {
+pub(in crate::backbone) fn input(node: &NodeProto, index: usize) -> Option<&str> {
     node.input
         .get(index)
         .map(String::as_str)
         .filter(|name| !name.is_empty())
 }
 
-pub(super) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
+pub(in crate::backbone) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
     node.attribute.iter().find(|attribute| attribute.name() == name)
 }
 
-pub(super) fn int(node: &NodeProto, name: &str) -> Option<i64> {
+pub(in crate::backbone) fn int(node: &NodeProto, name: &str) -> Option<i64> {
     attribute(node, name).and_then(|attribute| attribute.i)
 }
 
-pub(super) fn ints<'a>(node: &'a NodeProto, name: &str) -> Option<&'a [i64]> {
+pub(in crate::backbone) fn ints<'a>(node: &'a NodeProto, name: &str) -> Option<&'a [i64]> {
     attribute(node, name).map(|attribute| attribute.ints.as_slice())
 }
 
 /// The graphs in the attributes of `node` (`If`, `Loop`, `Scan`).
-pub(super) fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+pub(in crate::backbone) fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute
         .iter()
         .flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
@@ -51,7 +51,7 @@ pub(super) fn element(code: i32) -> Option<DataType> {
 }
 
 /// The values of a small integer tensor: a shape, axes, indices. `None` if it is not that or its data is not here.
-pub(super) fn small_ints(tensor: &TensorProto) -> Option<Vec<i64>> {
+pub(in crate::backbone) fn small_ints(tensor: &TensorProto) -> Option<Vec<i64>> {
     const LARGEST: usize = 64;
     let count = tensor
         .dims
@@ -77,14 +77,14 @@ pub(super) fn small_ints(tensor: &TensorProto) -> Option<Vec<i64>> {
 }
 
 /// The tensor part of a type; `None` for sequences, maps and the like.
-pub(super) fn tensor_type(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
+pub(in crate::backbone) fn tensor_type(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
     match value.r#type.as_ref()?.value.as_ref()? {
         type_proto::Value::TensorType(tensor) => Some(tensor),
         _ => None,
     }
 }
 
-pub(super) fn tensor_type_mut(value: &mut ValueInfoProto) -> Option<&mut type_proto::Tensor> {
+pub(in crate::backbone) fn tensor_type_mut(value: &mut ValueInfoProto) -> Option<&mut type_proto::Tensor> {
     match value.r#type.as_mut()?.value.as_mut()? {
         type_proto::Value::TensorType(tensor) => Some(tensor),
         _ => None,
@@ -92,7 +92,11 @@ pub(super) fn tensor_type_mut(value: &mut ValueInfoProto) -> Option<&mut type_pr
 }
 
 /// Describes a tensor in the graph's own terms.
-pub(super) fn value_info(name: &str, element: DataType, dims: Vec<Option<DimensionValue>>) -> ValueInfoProto {
+pub(in crate::backbone) fn value_info(
+    name: &str,
+    element: DataType,
+    dims: Vec<Option<DimensionValue>>,
+) -> ValueInfoProto {
     use super::onnx::tensor_shape_proto::Dimension;
     let dim = dims
         .into_iter()
@@ -125,13 +129,13 @@ pub(super) fn initializers(graph: &GraphProto) -> HashSet<&str> {
 }
 
 /// The inputs a caller has to feed: before IR version 4 the weights are listed as inputs too.
-pub(super) fn real_inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
+pub(in crate::backbone) fn real_inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
     let weights = initializers(graph);
     graph.input.iter().filter(move |value| !weights.contains(value.name()))
 }
 
 /// A tensor name made of `wanted` that the graph does not use yet.
-pub(super) fn unused_name(graph: &GraphProto, wanted: &str) -> String {
+pub(in crate::backbone) fn unused_name(graph: &GraphProto, wanted: &str) -> String {
     let taken = |name: &str| {
         graph
             .node

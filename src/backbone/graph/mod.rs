@@ -13,15 +13,17 @@
 //! | `cut` | finds the feature tensor |
 //! | `edit` | prunes, opens the batch, makes the output |
 //! | `fixed` | the cut model with the batch it had, where opening it may be wrong |
+//! | `half` | weights and arithmetic as f16 |
 //! | `external` | weights in files beside the model |
 
-mod access;
+pub(super) mod access;
 mod cut;
 mod dims;
 mod edit;
 mod external;
 mod file;
 mod fixed;
+mod half;
 mod infer;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ pub(crate) use self::cut::Doubt;
 pub use self::external::ExternalDataProblem;
 pub use self::file::NotOnnx;
 pub(crate) use self::fixed::FixedBatch;
+pub(crate) use self::half::{HalfModel, HalfOnce};
 
 /// The height and width that are used where the file leaves them open.
 const DEFAULT_SIDE: u32 = 224;
@@ -52,6 +55,13 @@ const DEFAULT_SIDE: u32 = 224;
 const LARGEST_PROTOBUF: u64 = i32::MAX as u64;
 /// The first IR version in which weights need not be graph inputs as well.
 const LISTS_WEIGHTS_AS_INPUTS: i64 = 4;
+
+/// The metadata key that names the feature of a file which was made of a cut graph and has no classifier to find it by.
+pub(super) const FEATURE_KEY: &str = "lastlayer.feature";
+/// The metadata key that says in which arithmetic a file was written to run.
+pub(super) const PRECISION_KEY: &str = "lastlayer.precision";
+/// The value of [`PRECISION_KEY`] of a quantised file.
+pub(super) const INT8: &str = "int8";
 
 /// A backbone cut at its features, ready for an ONNX runtime.
 #[derive(Debug, Clone)]
@@ -69,12 +79,16 @@ pub struct FeatureModel {
     pub input_size: (u32, u32),
     /// Features per picture, where the file says it.
     pub dim: Option<usize>,
+    /// Whether it was quantised to 8-bit integers by this program.
+    pub(crate) is_quantized: bool,
     /// blake3 of the weights that were read from files beside the model; `None` if it holds all of them itself.
     pub(crate) external_weights: Option<blake3::Hash>,
     /// Why `output` may not be the feature that was meant.
     pub(crate) doubt: Option<Doubt>,
     /// What there is to fall back on if the file fixed the batch.
     pub(crate) fixed_batch: Option<Arc<FixedBatch>>,
+    /// The same in half precision, once it was wanted.
+    pub(crate) half: Arc<HalfOnce>,
 }
 
 impl FeatureModel {
@@ -101,6 +115,8 @@ impl FeatureModel {
         let mut model = file::parse(&bytes, path)?;
         let refuse = |refusal: Refusal| refusal.of(path);
         let ir_version = model.ir_version();
+        let stated = metadata(&model, FEATURE_KEY);
+        let is_quantized = metadata(&model, PRECISION_KEY).as_deref() == Some(INT8);
         let graph = model.graph.as_mut().ok_or(Error::NotOnnx {
             path: path.to_path_buf(),
             source: NotOnnx::NoGraph,
@@ -109,7 +125,10 @@ impl FeatureModel {
             let shapes = Shapes::of(graph);
             let walk = Walk::new(graph, &model.functions, &shapes);
             match feature {
-                None => walk.find().map_err(refuse)?,
+                None => match stated.and_then(|feature| walk.named(&feature)) {
+                    Some(cut) => cut,
+                    None => walk.find().map_err(refuse)?,
+                },
                 Some(feature) => walk.named(feature).ok_or_else(|| Error::UnknownTensor {
                     path: path.to_path_buf(),
                     tensor: feature.to_owned(),
@@ -146,11 +165,19 @@ impl FeatureModel {
             output: cut.tensor,
             input_size,
             dim,
+            is_quantized,
             external_weights,
             doubt: cut.doubt,
             fixed_batch,
+            half: Arc::default(),
         })
     }
+}
+
+/// What the file says of itself under `key`.
+fn metadata(model: &onnx::ModelProto, key: &str) -> Option<String> {
+    let entry = model.metadata_props.iter().find(|entry| entry.key() == key);
+    entry.map(|entry| entry.value().to_owned())
 }
 
 /// Opens the batch of a pruned graph, or leaves it at `batch`, and makes the features its output; returns their length.

@@ -285,7 +285,7 @@ fn wanted(member: &Path) -> Option<String> {
     (is_library || is_licence).then(|| name.to_owned())
 }
 
-fn write_file(from: &mut impl Read, to: &Path) -> io::Result<()> {
+pub(super) fn write_file(from: &mut impl Read, to: &Path) -> io::Result<()> {
     let mut file = File::create(to)?;
     io::copy(from, &mut file)?;
     file.sync_all()
@@ -293,15 +293,21 @@ fn write_file(from: &mut impl Read, to: &Path) -> io::Result<()> {
 
 /// Moves the finished folder to `destination`; whatever lies there, and does not load, goes to `staging`.
 fn put_in_place(unpacked: &Path, destination: &Path, staging: &Path) -> Result<PathBuf> {
-    if destination.exists() {
-        fs::rename(destination, staging.join("replaced")).map_err(Error::io("replace", destination))?;
-    }
+    put_aside(destination, staging)?;
     if let Err(error) = fs::rename(unpacked, destination) {
         // Without locks another process may have been first; its folder is as good.
         return search::library_in(destination).ok_or_else(|| Error::io("write", destination)(error));
     }
     search::library_in(destination)
         .ok_or_else(|| Error::io("read", destination)(io::Error::from(io::ErrorKind::NotFound)))
+}
+
+/// Moves what lies at `destination`, if anything does, to `staging`.
+pub(super) fn put_aside(destination: &Path, staging: &Path) -> Result<()> {
+    if destination.exists() {
+        fs::rename(destination, staging.join("replaced")).map_err(Error::io("replace", destination))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

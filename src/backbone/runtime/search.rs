@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::RuntimeOptions;
 use super::fetch::VERSION;
+use super::install;
 use crate::backbone::{cuda, pip};
 use crate::{Error, Result};
 
@@ -162,6 +163,10 @@ impl<'a> Search<'a> {
             .flat_map(|folder| [folder.clone(), folder.join("lib")]);
         let mut folders: Vec<_> = beside.map(|folder| (Place::BesideExecutable, folder)).collect();
         folders.push((Place::DataFolder, data_folder(&self.options.data_dir)));
+        let with_cuda = install::cuda_library_folder(&self.options.data_dir);
+        if with_cuda.is_dir() {
+            folders.push((Place::DataFolder, with_cuda));
+        }
         let mut python_asked = false;
         // Python takes its time to answer, so without a GPU it is asked only if nothing else is there.
         if self.options.prefer_cuda && (self.has_driver)() {
@@ -285,6 +290,20 @@ pub(super) fn library_version(name: &str) -> Option<Vec<u32>> {
         .split('.')
         .map(|part| part.parse().ok())
         .collect()
+}
+
+/// The first library that would be loaded, with or without a driver, where Python has none.
+#[cfg(test)]
+pub(super) fn first_offered(options: &RuntimeOptions, driver: bool) -> Option<PathBuf> {
+    let search = Search {
+        options,
+        executable_folder: None,
+        pythons: &[],
+        system_names: &[],
+        has_driver: if driver { || true } else { || false },
+    };
+    let found = search.run(&mut Vec::new(), &mut |_| Ok(()));
+    found.expect("nothing is named").map(|(_, path, ())| path)
 }
 
 #[cfg(test)]

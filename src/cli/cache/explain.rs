@@ -12,7 +12,8 @@ use crate::dataset::Dataset;
 use crate::explain::{Explanation, PictureExplanation, RowState, explain_dataset, explain_picture};
 use crate::observer::Observer;
 use crate::picture::Truncated;
-use crate::space::{FeatureOptions, SpaceDescription};
+use crate::quantize::{QuantizeOptions, kept_file};
+use crate::space::{FeatureOptions, Precision, SpaceDescription};
 use crate::views::in_words;
 
 /// Missed pictures of a data set listed one by one for people; `--json` lists all.
@@ -46,9 +47,10 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         true => Truncated::Accept,
         false => Truncated::Reject,
     };
-    let wanted = wanted(&backbone, &features.options(context), context)?;
     let options = input.options();
-    let explanation = match Dataset::open_listed(&subject, &options)? {
+    let dataset = Dataset::open_listed(&subject, &options)?;
+    let wanted = wanted(&backbone, &features.options(context), dataset.as_ref(), context)?;
+    let explanation = match dataset {
         Some(dataset) => explain_dataset(&context.cache, &dataset, wanted.as_ref(), truncated)?,
         None => explain_picture(&context.cache, &subject, wanted.as_ref(), truncated)?,
     };
@@ -64,6 +66,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
 fn wanted(
     arguments: &BackboneArguments,
     options: &FeatureOptions,
+    dataset: Option<&Dataset>,
     context: &Context,
 ) -> Result<Option<SpaceDescription>> {
     let Some(file) = context.local_backbone(&arguments.backbone) else {
@@ -74,7 +77,28 @@ fn wanted(
         return Ok(None);
     };
     let backbone = context.backbone_file(&arguments.backbone, &file, arguments.feature.as_deref())?;
-    Ok(Some(backbone.space(options)?))
+    if options.precision != Precision::Int8 || backbone.is_quantized() {
+        return Ok(Some(backbone.space(options)?));
+    }
+    // Each data set has its own.
+    let quantization = QuantizeOptions {
+        features: *options,
+        ..QuantizeOptions::new(context.inference())
+    };
+    let kept = dataset.map(|dataset| kept_file(&backbone, &dataset.name, &context.cache, &quantization));
+    match kept.filter(|file| file.is_file()) {
+        Some(file) => {
+            let backbone = context.backbone_file(&arguments.backbone, &file, None)?;
+            Ok(Some(backbone.space(options)?))
+        }
+        None => {
+            context.observer.warn(&format!(
+                "{} was not quantised for this yet: looking in all spaces",
+                arguments.backbone
+            ));
+            Ok(None)
+        }
+    }
 }
 
 fn print(explanation: &Explanation) -> Result<()> {

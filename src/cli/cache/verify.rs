@@ -8,7 +8,6 @@ use super::super::context::Context;
 use super::super::output::{Ending, Result, counted, print_json};
 use super::super::progress::catch_interrupts;
 use super::bytes;
-use crate::engine::DEFAULT_BATCH_SIZE;
 use crate::error::Error;
 use crate::upkeep::{DeepOptions, Verification, deep_verify, verify};
 use crate::views::View;
@@ -38,7 +37,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             count,
             seed: arguments.seed,
             repair,
-            inference: context.inference(DEFAULT_BATCH_SIZE),
+            inference: context.inference(),
         };
         let backbone = |name: &str| context.local_backbone(name);
         verification.deep = deep_verify(&context.cache, &options, &backbone, &context.observer)?;

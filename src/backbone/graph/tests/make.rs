@@ -11,7 +11,7 @@ use crate::backbone::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
 
-pub(super) fn node(operator: &str, input: &[&str], output: &str) -> NodeProto {
+pub(in crate::backbone::graph) fn node(operator: &str, input: &[&str], output: &str) -> NodeProto {
     NodeProto {
         op_type: Some(operator.into()),
         input: input.iter().map(|&name| name.into()).collect(),
@@ -20,7 +20,7 @@ pub(super) fn node(operator: &str, input: &[&str], output: &str) -> NodeProto {
     }
 }
 
-pub(super) fn with_int(mut node: NodeProto, name: &str, value: i64) -> NodeProto {
+pub(in crate::backbone::graph) fn with_int(mut node: NodeProto, name: &str, value: i64) -> NodeProto {
     node.attribute.push(AttributeProto {
         name: Some(name.into()),
         r#type: Some(AttributeType::Int as i32),
@@ -30,7 +30,7 @@ pub(super) fn with_int(mut node: NodeProto, name: &str, value: i64) -> NodeProto
     node
 }
 
-pub(super) fn floats(name: &str, dims: &[i64]) -> TensorProto {
+pub(in crate::backbone::graph) fn floats(name: &str, dims: &[i64]) -> TensorProto {
     let count = usize::try_from(dims.iter().product::<i64>()).unwrap();
     let raw = (0..count).flat_map(|index| (index as f32 * 0.01).to_le_bytes());
     TensorProto {
@@ -42,7 +42,7 @@ pub(super) fn floats(name: &str, dims: &[i64]) -> TensorProto {
     }
 }
 
-pub(super) fn integers(name: &str, values: &[i64]) -> TensorProto {
+pub(in crate::backbone::graph) fn integers(name: &str, values: &[i64]) -> TensorProto {
     TensorProto {
         dims: vec![values.len() as i64],
         data_type: Some(DataType::Int64 as i32),
@@ -53,7 +53,7 @@ pub(super) fn integers(name: &str, values: &[i64]) -> TensorProto {
 }
 
 /// A dim of 0 is an open one named `n`.
-pub(super) fn value(name: &str, element: DataType, dims: &[i64]) -> ValueInfoProto {
+pub(in crate::backbone::graph) fn value(name: &str, element: DataType, dims: &[i64]) -> ValueInfoProto {
     let dim = |&dim: &i64| {
         Some(if dim == 0 {
             Value::DimParam("n".into())
@@ -64,7 +64,11 @@ pub(super) fn value(name: &str, element: DataType, dims: &[i64]) -> ValueInfoPro
     value_info(name, element, dims.iter().map(dim).collect())
 }
 
-pub(super) fn model(nodes: Vec<NodeProto>, weights: Vec<TensorProto>, outputs: &[&str]) -> ModelProto {
+pub(in crate::backbone::graph) fn model(
+    nodes: Vec<NodeProto>,
+    weights: Vec<TensorProto>,
+    outputs: &[&str],
+) -> ModelProto {
     let graph = GraphProto {
         node: nodes,
         name: Some("made".into()),
@@ -96,7 +100,7 @@ fn unshaped(mut value: ValueInfoProto) -> ValueInfoProto {
 }
 
 /// Conv, Relu, global average: the start of every network here; ends in `pooled` `[n, 5, 1, 1]`.
-pub(super) fn trunk() -> (Vec<NodeProto>, Vec<TensorProto>) {
+pub(in crate::backbone::graph) fn trunk() -> (Vec<NodeProto>, Vec<TensorProto>) {
     let nodes = vec![
         node("Conv", &["x", "conv.weight"], "conv"),
         node("Relu", &["conv"], "relu"),
@@ -106,7 +110,11 @@ pub(super) fn trunk() -> (Vec<NodeProto>, Vec<TensorProto>) {
 }
 
 /// The trunk, then `nodes` with `weights`.
-pub(super) fn network(nodes: Vec<NodeProto>, weights: Vec<TensorProto>, outputs: &[&str]) -> ModelProto {
+pub(in crate::backbone::graph) fn network(
+    nodes: Vec<NodeProto>,
+    weights: Vec<TensorProto>,
+    outputs: &[&str],
+) -> ModelProto {
     let (mut all, mut tensors) = trunk();
     all.extend(nodes);
     tensors.extend(weights);
@@ -114,7 +122,7 @@ pub(super) fn network(nodes: Vec<NodeProto>, weights: Vec<TensorProto>, outputs:
 }
 
 /// Trunk, Flatten to `flat`, Gemm with transB to `logits`, Softmax to `probabilities`.
-pub(super) fn classifier() -> ModelProto {
+pub(in crate::backbone::graph) fn classifier() -> ModelProto {
     let nodes = vec![
         node("Flatten", &["pooled"], "flat"),
         with_int(node("Gemm", &["flat", "fc.weight", "fc.bias"], "logits"), "transB", 1),
@@ -127,10 +135,10 @@ pub(super) fn classifier() -> ModelProto {
     )
 }
 
-pub(super) fn graph(model: &mut ModelProto) -> &mut GraphProto {
+pub(in crate::backbone::graph) fn graph(model: &mut ModelProto) -> &mut GraphProto {
     model.graph.as_mut().unwrap()
 }
 
-pub(super) fn bytes(model: &ModelProto) -> Bytes {
+pub(in crate::backbone::graph) fn bytes(model: &ModelProto) -> Bytes {
     Bytes::from(model.encode_to_vec())
 }

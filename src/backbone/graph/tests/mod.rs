@@ -8,7 +8,7 @@
 mod batch;
 mod doubt;
 mod files;
-mod make;
+pub(super) mod make;
 
 use std::path::Path;
 

@@ -1,9 +1,22 @@
 //! What CUDA needs beside the ONNX Runtime library: the driver, NVIDIA's libraries, and words a user can act on.
 //!
 //! Only what can be told without a session: whether CUDA really runs a model is found out by `session`.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `needs`, `elf` | which libraries and versions there must be, and which of them are there |
+//! | `reason` | what ONNX Runtime's messages mean, and what to do |
+
+mod elf;
+mod needs;
+mod reason;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+pub(super) use self::needs::Needs;
+pub use self::needs::{CudaLibrary, CudaStatus};
+pub(super) use self::reason::{Unusable, plain_reason};
 
 /// The library that NVIDIA's driver installs; `None` where there is no such driver.
 const DRIVER: Option<&str> = if cfg!(windows) {
@@ -36,15 +49,15 @@ pub(super) fn is_in(folder: &Path) -> bool {
     PROVIDERS.iter().any(|name| folder.join(name).is_file())
 }
 
-/// CUDA device `id` as an execution provider that fails where it can't be had.
-pub(super) fn provider(id: u32) -> ort::ep::ExecutionProviderDispatch {
+/// CUDA device `id` as an execution provider that fails where it can't be had; with `tf32`, tensor cores round products.
+pub(super) fn provider(id: u32, tf32: bool) -> ort::ep::ExecutionProviderDispatch {
     ort::ep::CUDA::default()
         .with_device_id(id.try_into().unwrap_or(i32::MAX))
         .with_arena_extend_strategy(ort::ep::ArenaExtendStrategy::SameAsRequested)
         // The exhaustive search is slow for every new batch size and may choose other kernels in each run.
         .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
-        // Features must not depend on the device beyond the last bits.
-        .with_tf32(false)
+        // ONNX Runtime's own default is on; features of fp32 must not depend on the device beyond the last bits.
+        .with_tf32(tf32)
         .build()
         .error_on_failure()
 }
@@ -104,81 +117,6 @@ fn libraries(library: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, _, path)| path).collect()
 }
 
-/// ONNX Runtime's message in one line, without its source files, function signatures and status codes.
-pub(super) fn plain_reason(message: &str) -> String {
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut reason = line.as_str();
-    // `[ONNXRuntimeError] : 1 : FAIL : what happened`, perhaps with another such message in it: the last is the cause.
-    if let Some((_, status)) = reason.rsplit_once("[ONNXRuntimeError] : ") {
-        reason = status.splitn(3, " : ").nth(2).unwrap_or(status);
-    }
-    if let Some((_, cause)) = reason.rsplit_once("FAIL : ") {
-        reason = cause;
-    }
-    if let Some((_, cause)) = reason.rsplit_once("Status Message: ") {
-        reason = cause;
-    }
-    reason = without_source(reason);
-    // Behind a CUDA call that failed: the device, the host's name, and the place in the source again.
-    if let Some((cause, _)) = reason.split_once(" ; GPU=") {
-        reason = cause;
-    }
-    let reason = reason.trim_end_matches([' ', ';']);
-    if reason.is_empty() { line } else { reason.to_owned() }
-}
-
-/// The rest behind `/folder/file.cc:12 type function(arguments) [with T = type]`, or all of `text` if it begins otherwise.
-fn without_source(text: &str) -> &str {
-    let Some((place, rest)) = text.split_once(' ') else {
-        return text;
-    };
-    let is_source = [".cc:", ".h:", ".cu:", ".cuh:"].iter().any(|end| place.contains(end));
-    if !is_source {
-        return text;
-    }
-    let Some(mut end) = rest.find('(') else {
-        // Visual C++ names the function alone.
-        return match rest.split_once(' ') {
-            Some((function, message)) if function.contains("::") => message,
-            _ => rest,
-        };
-    };
-    // Several lists of arguments: `operator()(int)`, `outer(int)::<lambda(int)>`.
-    while let Some(close) = closing(&rest[end..], '(', ')') {
-        end += close + 1;
-        let glued = rest[end..].split(' ').next().unwrap_or_default();
-        match glued.find('(') {
-            Some(next) => end += next,
-            None => {
-                end += glued.len();
-                break;
-            }
-        }
-    }
-    let rest = rest[end..].trim_start();
-    let rest = rest.strip_prefix("const ").unwrap_or(rest);
-    if rest.starts_with("[with ")
-        && let Some(close) = closing(rest, '[', ']')
-    {
-        return rest[close + 1..].trim_start();
-    }
-    rest
-}
-
-/// Where the bracket closes with which `text` begins.
-fn closing(text: &str, open: char, close: char) -> Option<usize> {
-    let mut depth = 0_usize;
-    text.char_indices().find_map(|(index, character)| {
-        if character == open {
-            depth += 1;
-        } else if character == close {
-            depth = depth.saturating_sub(1);
-            return (depth == 0).then_some(index);
-        }
-        None
-    })
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -204,46 +142,6 @@ mod tests {
         touch("nvidia/nccl/lib/libnccl.so.2");
         let expected = [cudart, cublas_lt, cublas, cudnn, cudnn_graph, cudnn_ops];
         assert_eq!(libraries(&library), expected);
-    }
-
-    #[test]
-    fn a_message_is_cut_down_to_what_happened() {
-        for (message, reason) in [
-            (
-                "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1778 onnxruntime::Provider& \
-                 onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library \
-                 libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object file",
-                "Failed to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open \
-                 shared object file",
-            ),
-            (
-                "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<THRW, void, \
-                 onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, int) [with ERRTYPE = \
-                 cudaError; bool THRW = true; std::conditional_t<THRW, void, common::Status> = void] CUDA failure 35: \
-                 CUDA driver version is insufficient for CUDA runtime version ; GPU=-1 ; hostname=host ; \
-                 file=/onnxruntime_src/a.cc ; line=282 ; expr=cudaSetDevice(info_.device_id);",
-                "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version",
-            ),
-            (
-                "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv node. Name:'c' \
-                 Status Message: /onnxruntime_src/x.h:9 int f(int)::<lambda(void)> const [with T = int[3]] no cuDNN",
-                "no cuDNN",
-            ),
-            (
-                r"D:\a\_work\1\s\onnxruntime\core\providers\cuda\cuda_call.cc:129 onnxruntime::CudaCall CUDA failure 2",
-                "CUDA failure 2",
-            ),
-            (
-                "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : out\nof memory",
-                "out of memory",
-            ),
-            (
-                "CUDA execution provider is not enabled in this build. ",
-                "CUDA execution provider is not enabled in this build.",
-            ),
-        ] {
-            assert_eq!(plain_reason(message), reason);
-        }
     }
 
     #[test]
