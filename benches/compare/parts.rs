@@ -6,7 +6,7 @@ use lastlayer::{Dataset, Decode};
 
 use super::document::{Row, Section, met_at_least, table};
 use super::numbers::{median, spread};
-use super::ours::{self, Head, Reference};
+use super::ours::{self, Head, Int8, Reference};
 use super::peers::{FOLDED, PEERS, Peer};
 use super::turns::{Contender, Sample, ratio, take_turns};
 use super::yardstick::{self, Yardstick};
@@ -58,7 +58,7 @@ fn rate_of(task: &Task, yardstick: Yardstick, dataset: &Path) -> Result<Section>
     let reference = Reference::of(task, dataset)?;
     let head = Head::train(task, dataset)?;
     // What is made once and kept, such as a quantised model, is no part of the rate.
-    let int8 = ours::extract(task, dataset, &["--precision", "int8"]);
+    let int8 = Int8::quantize(task, dataset);
     let int8_name = "lastlayer extract --precision int8";
     let mut contenders = vec![
         Contender::new("ONNX Runtime alone", yardstick.text(), || {
@@ -67,9 +67,9 @@ fn rate_of(task: &Task, yardstick: Yardstick, dataset: &Path) -> Result<Section>
         Contender::new("lastlayer extract", "its defaults", || {
             ours::extract(task, dataset, &[])
         }),
-        match int8 {
-            Ok(_) => Contender::new(int8_name, "the quantised model was made before", || {
-                ours::extract(task, dataset, &["--precision", "int8"])
+        match &int8 {
+            Ok(int8) => Contender::new(int8_name, "the quantised model was made before", || {
+                int8.extract(task, dataset)
             }),
             Err(problem) => Contender::absent(int8_name, problem),
         },
