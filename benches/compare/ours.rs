@@ -74,8 +74,40 @@ fn count(report: &Value, key: &str) -> Result<usize> {
 
 /// All of `extract` into a fresh cache.
 pub(crate) fn extract(task: &Task, dataset: &Path, options: &[&str]) -> Result<Sample> {
-    let folder = tempfile::tempdir()?;
-    let ran = run(task, "extract", dataset, folder.path(), options)?;
+    extract_into(task, dataset, options, &tempfile::tempdir()?)
+}
+
+/// A backbone that was quantised for a data set, which is done once and kept.
+pub(crate) struct Int8 {
+    cache: TempDir,
+}
+
+impl Int8 {
+    const OPTIONS: [&'static str; 2] = ["--precision", "int8"];
+    /// Where a cache keeps it.
+    const MODELS: &'static str = "models";
+
+    pub(crate) fn quantize(task: &Task, dataset: &Path) -> Result<Self> {
+        let cache = tempfile::tempdir()?;
+        extract_into(task, dataset, &Self::OPTIONS, &cache)?;
+        Ok(Self { cache })
+    }
+
+    /// All of `extract` into a cache in which there is nothing but the quantised backbone.
+    pub(crate) fn extract(&self, task: &Task, dataset: &Path) -> Result<Sample> {
+        let cache = tempfile::tempdir()?;
+        let (from, to) = (self.cache.path().join(Self::MODELS), cache.path().join(Self::MODELS));
+        std::fs::create_dir(&to)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+        extract_into(task, dataset, &Self::OPTIONS, &cache)
+    }
+}
+
+fn extract_into(task: &Task, dataset: &Path, options: &[&str], cache: &TempDir) -> Result<Sample> {
+    let ran = run(task, "extract", dataset, cache.path(), options)?;
     let report = ran.json()?;
     if count(&report, "failed")? > 0 {
         return Err(format!("pictures failed: {}", report["failures"]).into());

@@ -6,8 +6,8 @@ use lastlayer::{Dataset, Decode};
 
 use super::document::{Row, Section, met_at_least, table};
 use super::numbers::{median, spread};
-use super::ours::{self, Head, Reference};
-use super::peers::PEERS;
+use super::ours::{self, Head, Int8, Reference};
+use super::peers::{FOLDED, PEERS, Peer};
 use super::turns::{Contender, Sample, ratio, take_turns};
 use super::yardstick::{self, Yardstick};
 use super::{Result, Task, photos};
@@ -28,13 +28,19 @@ pub(crate) fn name_of(path: &Path) -> String {
 }
 
 /// The peers, or one who says why there are none.
-fn peers<'a>(task: &'a Task, dataset: &'a Path, reference: &'a Reference, trial: usize) -> Vec<Contender<'a>> {
+fn peers<'a>(
+    which: impl IntoIterator<Item = Peer>,
+    task: &'a Task,
+    dataset: &'a Path,
+    reference: &'a Reference,
+    trial: usize,
+) -> Vec<Contender<'a>> {
     let trial = if task.quick { trial.min(16) } else { trial };
-    let one = |peer: (&'static str, &'static str)| match &task.peers {
+    let one = |peer: Peer| match &task.peers {
         Ok(peers) => peers.contender(peer, task, dataset, reference, trial),
         Err(problem) => Contender::absent(peer.1, problem),
     };
-    PEERS.into_iter().map(one).collect()
+    which.into_iter().map(one).collect()
 }
 
 /// Data sets of usual pictures: everything end to end, beside ONNX Runtime alone.
@@ -52,7 +58,7 @@ fn rate_of(task: &Task, yardstick: Yardstick, dataset: &Path) -> Result<Section>
     let reference = Reference::of(task, dataset)?;
     let head = Head::train(task, dataset)?;
     // What is made once and kept, such as a quantised model, is no part of the rate.
-    let int8 = ours::extract(task, dataset, &["--precision", "int8"]);
+    let int8 = Int8::quantize(task, dataset);
     let int8_name = "lastlayer extract --precision int8";
     let mut contenders = vec![
         Contender::new("ONNX Runtime alone", yardstick.text(), || {
@@ -61,9 +67,9 @@ fn rate_of(task: &Task, yardstick: Yardstick, dataset: &Path) -> Result<Section>
         Contender::new("lastlayer extract", "its defaults", || {
             ours::extract(task, dataset, &[])
         }),
-        match int8 {
-            Ok(_) => Contender::new(int8_name, "the quantised model was made before", || {
-                ours::extract(task, dataset, &["--precision", "int8"])
+        match &int8 {
+            Ok(int8) => Contender::new(int8_name, "the quantised model was made before", || {
+                int8.extract(task, dataset)
             }),
             Err(problem) => Contender::absent(int8_name, problem),
         },
@@ -71,7 +77,7 @@ fn rate_of(task: &Task, yardstick: Yardstick, dataset: &Path) -> Result<Section>
             head.predict(task, dataset)
         }),
     ];
-    contenders.extend(peers(task, dataset, &reference, TRIAL));
+    contenders.extend(peers(PEERS, task, dataset, &reference, TRIAL));
     take_turns(&mut contenders, task.rounds);
 
     let [alone, extract, int8, predict, torchvision, ..] = contenders.as_slice() else {
@@ -136,7 +142,9 @@ pub(crate) fn large(task: &Task) -> Result<Vec<Section>> {
             || yardstick::decoding(task, &dataset, Decode::Fast),
         ),
     ];
-    contenders.extend(peers(task, &dataset, &reference, PHOTOS_TRIAL));
+    // Where decoding takes most of the time, what the model does with its BatchNorm makes no difference.
+    let others = PEERS.into_iter().filter(|(peer, _)| *peer != FOLDED);
+    contenders.extend(peers(others, task, &dataset, &reference, PHOTOS_TRIAL));
     take_turns(&mut contenders, task.rounds);
 
     let [exact, fast, decoding_exact, decoding_fast, torchvision, ..] = contenders.as_slice() else {

@@ -20,12 +20,12 @@ pub(crate) struct Peers {
 }
 
 /// A peer: its name in `peers.py`, and what it is called here.
-pub(crate) const PEERS: [(&str, &str); 4] = [
+pub(crate) type Peer = (&'static str, &'static str);
+
+pub(crate) const FOLDED: &str = "torchvision-folded";
+pub(crate) const PEERS: [Peer; 4] = [
     ("torchvision", "torchvision + PyTorch"),
-    (
-        "torchvision-folded",
-        "the same, BatchNorm folded into the convolutions by hand",
-    ),
+    (FOLDED, "the same, BatchNorm folded into the convolutions by hand"),
     ("onnxruntime", "Pillow + onnxruntime in Python"),
     ("fastembed", "fastembed, with this backbone"),
 ];
@@ -54,7 +54,7 @@ impl Peers {
     /// fastest.
     pub(crate) fn contender<'a>(
         &'a self,
-        (peer, name): (&'static str, &'static str),
+        (peer, name): Peer,
         task: &'a Task,
         dataset: &'a Path,
         reference: &'a Reference,

@@ -290,6 +290,9 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         Opened::Streamed(stream) => extract_stream(stream, &backbone, &context.cache, &options, &context.observer),
     };
     let traced = context.observer.profiler().map_or(Ok(()), Profiler::finish);
+    if let (Err(_), Err(problem)) = (&report, &traced) {
+        context.observer.warn(&format!("the trace is lost: {problem}"));
+    }
     let report = match report {
         Err(Error::TooManyFailures {
             failures,

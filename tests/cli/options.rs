@@ -76,6 +76,7 @@ const EXTRACT_OPTIONS: &[Flip] = &[
         Beside([7 << 11 | 1, 7 << 11 | 2]),
     ),
     flip("--views-seed", &["--views-seed", "7"], SameRows),
+    flip("--profile", &["--profile", "trace.json"], SameRows),
     flip("--rehash", &["--rehash"], SameRows),
     flip("--max-failures", &["--max-failures", "0"], SameRows),
     flip("--max-failures", &["--max-failures", "50%"], SameRows),

@@ -148,6 +148,10 @@ fn a_trace_in_a_folder_that_is_not_there_is_refused_before_any_work() {
         "--profile",
         "missing/trace.json",
     ];
-    scene.run(run).error(2, &["missing/trace.json", "--profile"]);
+    let run = scene.run(run).code(2);
+    assert_eq!(
+        run.stderr.trim_end(),
+        "error: `missing/trace.json`, given as --profile, is in a folder that is not there"
+    );
     assert!(!scene.path("cache").exists());
 }
