@@ -9,6 +9,7 @@ mod decode;
 mod directory;
 mod exif;
 mod jpeg;
+mod kernel;
 mod mend;
 mod orient;
 mod resize;
