@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use lastlayer::{
-    Backbone, Cache, Dataset, Device, Exif, ExtractOptions, FailureLimit, InferenceOptions, Limits, Quiet, RandomViews,
-    Runtime,
+    Backbone, Cache, Dataset, Device, ExtractOptions, FailureLimit, FeatureOptions, InferenceOptions, Limits, Quiet,
+    RandomViews, Runtime,
 };
 use ort::value::TensorRef;
 use serde_json::{Value, json};
@@ -277,7 +277,7 @@ fn extract(dataset: &Path, backbone: &Path, threads: usize, batch_size: usize) -
             batch_size,
             ..inference(threads)?
         },
-        exif: Exif::Apply,
+        features: FeatureOptions::default(),
         limits: Limits::default(),
         rehash: false,
         max_failures: FailureLimit::Unlimited,
@@ -300,7 +300,7 @@ fn extract(dataset: &Path, backbone: &Path, threads: usize, batch_size: usize) -
 fn decode(dataset: &Path, backbone: &Path, threads: usize) -> Result<Value> {
     let dataset = Dataset::scan(dataset)?;
     let transform = Backbone::open("backbone", backbone, None)?
-        .space(Exif::Apply)?
+        .space(&FeatureOptions::default())?
         .transform;
     let (next, decoded) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let start = Instant::now();

@@ -65,14 +65,14 @@ pub use head::{
     Solver, StepLr, Training, TrainingTask, Update, ValidRecipe, cross_entropy, train_all,
 };
 pub use observer::{Observer, Quiet, Unit};
-pub use picture::{Completeness, DECODER, Exif, Limits, PictureError, Reason, Transform, Truncated};
+pub use picture::{Completeness, DECODER, Decode, Exif, Limits, PictureError, Reason, Transform, Truncated};
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
 pub use runs::{
     Compared, Comparison, Run, RunConfig, RunDataset, RunFeatures, RunFilter, RunInputs, RunKind, RunState, RunWriter,
     compare_runs, find_run, has_key, list_runs, look_up, sort_runs,
 };
-pub use space::{Precision, SpaceDescription};
+pub use space::{FeatureOptions, Precision, SpaceDescription};
 pub use upkeep::{
     CacheStatus, CollectedSpace, DatasetStatus, DeepOptions, DeepReport, GarbageOptions, GarbageReport, Recomputed,
     RemovedSpace, Verification, collect_garbage, deep_verify, status, verify,

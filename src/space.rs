@@ -1,9 +1,13 @@
 //! The feature space in words: everything that can change a feature's numbers, as the cache's key is made of it.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cache::FeatureSpace;
-use crate::picture::{DECODER, Transform};
+use crate::error::{Error, Result};
+use crate::picture::{DECODER, Decode, Exif, Transform};
 
 /// Raised when the same description would mean other numbers.
 const FORMAT: u32 = 1;
@@ -39,19 +43,88 @@ pub enum Precision {
     /// 32-bit floating point, TF32 off.
     #[default]
     Fp32,
+    /// 32-bit floating point whose products are rounded to 10 bits of mantissa, as NVIDIA's tensor cores do it. Only on
+    /// CUDA.
+    Tf32,
+    /// 16-bit floating point; features are stored as f32.
+    Fp16,
+    /// 8-bit integers, by a backbone that was quantised for it.
+    Int8,
+}
+
+impl Precision {
+    const ALL: [Self; 4] = [Self::Fp32, Self::Tf32, Self::Fp16, Self::Int8];
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Fp32 => "fp32",
+            Self::Tf32 => "tf32",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|precision| precision.to_string() == text);
+        found.ok_or_else(|| Error::Usage(format!("unknown precision `{text}`; use fp32, tf32, fp16 or int8")))
+    }
+}
+
+/// What a user may choose of how features are made, besides the backbone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FeatureOptions {
+    /// What becomes of EXIF orientation. Default: [`Exif::Apply`].
+    pub exif: Exif,
+    /// How much of a large picture is decoded. Default: [`Decode::Exact`].
+    pub decode: Decode,
+    /// The arithmetic of the backbone. Default: [`Precision::Fp32`].
+    pub precision: Precision,
+}
+
+impl FeatureOptions {
+    /// The options that are not the default, as they are given to `extract`; each with a space before it.
+    pub(crate) fn arguments(&self) -> String {
+        let mut arguments = String::new();
+        if self.exif == Exif::Ignore {
+            arguments.push_str(" --exif ignore");
+        }
+        if self.decode == Decode::Fast {
+            arguments.push_str(" --decode fast");
+        }
+        if self.precision != Precision::default() {
+            arguments.push_str(&format!(" --precision {}", self.precision));
+        }
+        arguments
+    }
 }
 
 impl SpaceDescription {
     /// The space of this program's own decoder and the given backbone and transform.
     #[must_use]
-    pub fn new(backbone: &str, feature: &str, transform: Transform) -> Self {
+    pub fn new(backbone: &str, feature: &str, transform: Transform, precision: Precision) -> Self {
         Self {
             format: FORMAT,
             backbone: backbone.to_owned(),
             feature: feature.to_owned(),
             decoder: DECODER.to_owned(),
             transform,
-            precision: Precision::Fp32,
+            precision,
+        }
+    }
+
+    /// What of it a user chose.
+    #[must_use]
+    pub fn options(&self) -> FeatureOptions {
+        FeatureOptions {
+            exif: self.transform.exif,
+            decode: self.transform.decode,
+            precision: self.precision,
         }
     }
 
@@ -94,7 +167,16 @@ mod tests {
     use super::*;
 
     fn description() -> SpaceDescription {
-        SpaceDescription::new(&"5e".repeat(32), "features", Transform::default())
+        SpaceDescription::new(
+            &"5e".repeat(32),
+            "features",
+            Transform {
+                // The default is left out.
+                decode: Decode::Fast,
+                ..Transform::default()
+            },
+            Precision::Fp32,
+        )
     }
 
     /// All variants of `value` with one leaf changed, with the path of that leaf.
@@ -125,6 +207,15 @@ mod tests {
                 items.iter().enumerate().flat_map(inside).collect()
             }
             Value::String(text) if text == "apply" => vec![(String::new(), Value::from("ignore"))],
+            Value::String(text) if text == "fast" => vec![(String::new(), Value::from("exact"))],
+            Value::String(text) if text == "fp32" => {
+                let others = Precision::ALL
+                    .into_iter()
+                    .filter(|precision| *precision != Precision::Fp32);
+                others
+                    .map(|other| (String::new(), Value::from(other.to_string())))
+                    .collect()
+            }
             Value::String(text) => vec![(String::new(), Value::from(format!("{text}2")))],
             Value::Number(number) if number.is_u64() => {
                 vec![(String::new(), Value::from(number.as_u64().unwrap() + 1))]
@@ -173,6 +264,15 @@ mod tests {
             };
             assert!(ids.insert(space.id()), "another {path} must be another space");
         }
+    }
+
+    #[test]
+    fn a_precision_is_written_as_it_is_given() {
+        for precision in Precision::ALL {
+            assert_eq!(serde_json::to_value(precision).unwrap(), precision.to_string());
+            assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
+        }
+        assert!("fp8".parse::<Precision>().is_err());
     }
 
     #[test]

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::graph::{Doubt, FeatureModel};
 use crate::cache::Origin;
 use crate::error::{Error, Result};
-use crate::picture::{Exif, Transform};
-use crate::space::SpaceDescription;
+use crate::picture::Transform;
+use crate::space::{FeatureOptions, SpaceDescription};
 
 /// A frozen network, cut at its features, with its identity.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl Backbone {
     ///
     /// # Errors
     /// When its input is not square.
-    pub fn space(&self, exif: Exif) -> Result<SpaceDescription> {
+    pub fn space(&self, options: &FeatureOptions) -> Result<SpaceDescription> {
         let (height, width) = self.model.input_size;
         if height != width {
             return Err(Error::Usage(format!(
@@ -92,9 +92,15 @@ impl Backbone {
             )));
         }
         let transform = Transform {
-            exif,
+            exif: options.exif,
+            decode: options.decode,
             ..Transform::for_input(height)
         };
-        Ok(SpaceDescription::new(&self.blake3, &self.model.output, transform))
+        Ok(SpaceDescription::new(
+            &self.blake3,
+            &self.model.output,
+            transform,
+            options.precision,
+        ))
     }
 }

@@ -11,6 +11,7 @@ use crate::backbone::{Backbone, Device, Patience, RuntimeOptions, Zoo, convert_w
 use crate::cache::Cache;
 use crate::engine::InferenceOptions;
 use crate::error::{Error, Result};
+use crate::space::{Precision, SpaceDescription};
 
 /// The common options and the environment, resolved once.
 pub(super) struct Context {
@@ -20,6 +21,8 @@ pub(super) struct Context {
     pub(super) verbose: u8,
     pub(super) offline: bool,
     pub(super) device: Device,
+    /// As it was given.
+    pub(super) precision: Option<Precision>,
     pub(super) threads: usize,
     pub(super) data_dir: PathBuf,
     pub(super) observer: Terminal,
@@ -56,6 +59,7 @@ impl Context {
             verbose: common.verbose,
             offline: common.offline || env_flag("LASTLAYER_OFFLINE"),
             device: common.device,
+            precision: common.precision,
             threads,
             data_dir: data_dir()?,
             observer: Terminal::new(common.quiet),
@@ -85,6 +89,19 @@ impl Context {
         }
     }
 
+    /// Refuses a `--precision` that is not the one of the features `head` was trained on.
+    pub(super) fn check_precision(&self, head: &Path, space: &str) -> Result<()> {
+        let of_head = SpaceDescription::parse(space).map(|description| description.precision);
+        match (self.precision, of_head) {
+            (Some(wanted), Some(of_head)) if wanted != of_head => Err(Error::Usage(format!(
+                "`{}` was trained on {of_head} features and can't be used on {wanted} ones; leave out --precision, or train \
+                 a head on those",
+                head.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The common options other than `--cache`, to run another command as this one was run.
     pub(super) fn options_again(&self) -> Vec<String> {
         let mut options = vec![
@@ -98,6 +115,9 @@ impl Context {
         }
         if self.quiet {
             options.push("--quiet".to_owned());
+        }
+        if let Some(precision) = self.precision {
+            options.extend(["--precision".to_owned(), precision.to_string()]);
         }
         options.extend((0..self.verbose).map(|_| "--verbose".to_owned()));
         if let Some(library) = &self.library {

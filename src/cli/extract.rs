@@ -15,7 +15,8 @@ use crate::engine::DEFAULT_BATCH_SIZE;
 use crate::error::Error;
 use crate::extract::{ExtractOptions, ExtractReport, Failure as ExtractFailure, FailureLimit, extract, extract_stream};
 use crate::observer::Observer;
-use crate::picture::{Exif, Limits, Truncated};
+use crate::picture::{Decode, Exif, Limits, Truncated};
+use crate::space::FeatureOptions;
 use crate::views::{MOST_VIEWS, RandomViews};
 
 /// Failures listed one by one for people; `--json` lists all.
@@ -28,9 +29,8 @@ pub(super) struct Arguments {
     dataset: PathBuf,
     #[command(flatten)]
     backbone: BackboneArguments,
-    /// What becomes of the EXIF orientation of pictures
-    #[arg(long, value_name = "RULE", value_enum, default_value = "apply")]
-    exif: ExifArgument,
+    #[command(flatten)]
+    features: FeatureArguments,
     #[command(flatten)]
     reading: ReadingArguments,
     /// Random views to store of each training picture besides the plain one (of every labelled picture, where there is no
@@ -159,8 +159,46 @@ impl ReadingArguments {
     }
 }
 
+/// How features are made, besides the backbone.
+#[derive(Debug, Args)]
+pub(super) struct FeatureArguments {
+    /// What becomes of the EXIF orientation of pictures
+    #[arg(long, value_name = "RULE", value_enum, default_value = "apply")]
+    exif: ExifArgument,
+    /// How much of large JPEGs is decoded
+    #[arg(long, value_name = "HOW", value_enum, default_value = "exact")]
+    decode: DecodeArgument,
+}
+
+impl FeatureArguments {
+    pub(super) fn options(&self, context: &Context) -> FeatureOptions {
+        FeatureOptions {
+            exif: self.exif.into(),
+            decode: self.decode.into(),
+            precision: context.precision.unwrap_or_default(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum ExifArgument {
+pub(super) enum DecodeArgument {
+    /// All pixels, as torchvision does
+    Exact,
+    /// Those of 12 megapixels and more at a half to an eighth of their size: several times faster
+    Fast,
+}
+
+impl From<DecodeArgument> for Decode {
+    fn from(argument: DecodeArgument) -> Self {
+        match argument {
+            DecodeArgument::Exact => Self::Exact,
+            DecodeArgument::Fast => Self::Fast,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ExifArgument {
     /// Turn pictures upright, as people see them
     Apply,
     /// Leave the pixels as they are stored, as torchvision does
@@ -197,7 +235,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     }
     let options = ExtractOptions {
         inference: context.inference(arguments.reading.batch_size as usize),
-        exif: arguments.exif.into(),
+        features: arguments.features.options(context),
         limits: arguments.reading.limits(),
         rehash: arguments.rehash,
         max_failures: arguments.failures.limit(),

@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::backbone::Device;
 use crate::error::ErrorKind;
+use crate::space::Precision;
 use context::Context;
 use output::{Ending, Failure};
 
@@ -65,6 +66,9 @@ struct Common {
     /// Where the backbone runs: auto, cpu, cuda or cuda:N
     #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
     device: Device,
+    /// Arithmetic of the backbone: fp32, tf32 (CUDA), fp16 or int8; of cached features, which of them [default: fp32; any]
+    #[arg(long, global = true, value_name = "PRECISION")]
+    precision: Option<Precision>,
     /// Threads to use [default: all cores]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     threads: Option<u32>,

@@ -125,6 +125,7 @@ impl Job<'_> {
     pub(super) fn run(&self, files: &[PathBuf], out: &mut dyn Write, context: &Context) -> Result<Ending> {
         let classifier = Classifier::load(self.head)?;
         let meta = &classifier.file().meta;
+        context.check_precision(self.head, &meta.space)?;
         if classifier.other_decoder() {
             context.observer.warn(
                 "the head was trained on pictures decoded by another version: probabilities may differ in the last digits",

@@ -4,7 +4,7 @@ use clap::Args;
 use regex::Regex;
 
 use super::context::Context;
-use super::extract::InputArguments;
+use super::extract::{DecodeArgument, InputArguments};
 use crate::error::Result;
 use crate::features::{FeatureRequest, SpaceChoice, VAL_FRACTION};
 use crate::views::{MOST_VIEWS, RandomViews};
@@ -18,6 +18,9 @@ pub(super) struct SpaceArguments {
     /// Which features, where the cache has several: the space whose id begins so
     #[arg(long, value_name = "ID")]
     space: Option<String>,
+    /// Which features, where the cache has several: those of pictures decoded so
+    #[arg(long, value_name = "HOW", value_enum)]
+    decode: Option<DecodeArgument>,
 }
 
 impl SpaceArguments {
@@ -30,6 +33,8 @@ impl SpaceArguments {
                 .map(|bytes| blake3::hash(&bytes).to_hex().to_string()),
             backbone: self.backbone,
             space: self.space,
+            decode: self.decode.map(Into::into),
+            precision: context.precision,
         }
     }
 }
@@ -91,6 +96,7 @@ impl SelectionArguments {
         let options = [
             ("--backbone", self.space.backbone.is_some()),
             ("--space", self.space.space.is_some()),
+            ("--decode", self.space.decode.is_some()),
             ("--val-fraction", self.split.val_fraction.is_some()),
             ("--group-by", self.split.group_by.is_some()),
             ("--views", self.views.views.is_some()),

@@ -74,7 +74,7 @@ impl Error {
                 ))
             }
             Self::SeveralSpaces { .. } | Self::NoSuchSpace { .. } => {
-                Some("name one of them with its `--space` or `--backbone`".to_owned())
+                Some("name one of them with its `--space`, or by its options".to_owned())
             }
             Self::OtherBackbone { .. } => Some("name the right backbone with `--backbone`".to_owned()),
             Self::Checkpoint { .. } => Some(

@@ -18,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::features::{FeatureRequest, Overlap, Selection, SpaceChoice, VAL_FRACTION};
 use crate::head::{HeadFile, HeadMeta};
 use crate::metrics::Report;
-use crate::picture::Exif;
 use crate::space::SpaceDescription;
 use crate::views::RandomViews;
 
@@ -302,12 +301,8 @@ fn select(
     };
     Selection::of(cache, dataset, &features).map_err(|error| match error {
         Error::NoSuchSpace { path, spaces } => {
-            let exif = SpaceDescription::parse(&meta.space).map(|description| description.transform.exif);
-            let exif = if exif == Some(Exif::Ignore) {
-                " --exif ignore"
-            } else {
-                ""
-            };
+            let options = SpaceDescription::parse(&meta.space).map(|description| description.options());
+            let options = options.unwrap_or_default().arguments();
             Error::Dataset {
                 problem: format!(
                     "has no features of the head's backbone, `{}`; it has them in\n  - {}",
@@ -315,7 +310,7 @@ fn select(
                     spaces.join("\n  - ")
                 ),
                 hint: format!(
-                    "run `lastlayer extract {} --backbone {}{exif}` with the same --cache",
+                    "run `lastlayer extract {} --backbone {}{options}` with the same --cache",
                     dataset.display(),
                     meta.backbone
                 ),

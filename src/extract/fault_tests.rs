@@ -16,7 +16,8 @@ use crate::disk::faulty::{Fault, FaultyFiles};
 use crate::engine::InferenceOptions;
 use crate::error::Result;
 use crate::observer::{Observer, Quiet};
-use crate::picture::{Exif, Limits};
+use crate::picture::Limits;
+use crate::space::FeatureOptions;
 use crate::upkeep::verify;
 use crate::views::RandomViews;
 
@@ -85,7 +86,7 @@ fn run_watched(
             threads: 1,
             batch_size: 2,
         },
-        exif: Exif::Apply,
+        features: FeatureOptions::default(),
         limits: Limits::default(),
         rehash: false,
         max_failures: FailureLimit::Unlimited,
@@ -124,7 +125,7 @@ impl Ground {
             .unwrap()
             .unwrap();
         let backbone = Arc::new(Backbone::open("tiny.onnx", &file, None).unwrap());
-        let space = backbone.space(Exif::Apply).unwrap().space();
+        let space = backbone.space(&FeatureOptions::default()).unwrap().space();
 
         let seeded = Cache::new(&folder.path().join("seeded"));
         let mut writer = seeded.create_space(&space, backbone.origin()).unwrap();

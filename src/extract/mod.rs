@@ -20,9 +20,9 @@ use crate::disk::lossy;
 use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
-use crate::picture::{Completeness, Exif, Limits, Truncated};
+use crate::picture::{Completeness, Limits, Truncated};
 use crate::pipeline::{self, Asked, Busy, Ended, Lacking, Plan};
-use crate::space::SpaceDescription;
+use crate::space::{FeatureOptions, SpaceDescription};
 use crate::supply::{self, Files, Supply};
 use crate::views::{RandomViews, View};
 
@@ -37,8 +37,8 @@ use rows::NewRows;
 pub struct ExtractOptions {
     /// How the backbone is run.
     pub inference: InferenceOptions,
-    /// What becomes of EXIF orientation. Default: [`Exif::Apply`].
-    pub exif: Exif,
+    /// How features are made. Default: as torchvision and PyTorch would, but upright.
+    pub features: FeatureOptions,
     /// How much one picture may cost, and how much of it must be there.
     pub limits: Limits,
     /// Whether files are hashed even where size and times say that they did not change. Default: false.
@@ -158,7 +158,7 @@ impl<'a> Job<'a> {
         observer: &'a dyn Observer,
     ) -> Result<Self> {
         let (start, started) = (Instant::now(), SystemTime::now());
-        let description = backbone.space(options.exif)?;
+        let description = backbone.space(&options.features)?;
         let space = cache.create_space(&description.space(), backbone.origin())?;
         Ok(Self {
             backbone,

@@ -6,8 +6,8 @@ use super::listing::Listing;
 use crate::cache::{Cache, FeatureSpace, Origin, Space};
 use crate::dataset::absolute;
 use crate::error::{Error, Result};
-use crate::picture::Exif;
-use crate::space::SpaceDescription;
+use crate::picture::Decode;
+use crate::space::{Precision, SpaceDescription};
 
 /// Which of the spaces that a data set has features in is meant.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,10 @@ pub struct SpaceChoice {
     pub backbone_blake3: Option<String>,
     /// The beginning of the space's id. Default: any.
     pub space: Option<String>,
+    /// How much of large pictures was decoded. Default: any.
+    pub decode: Option<Decode>,
+    /// The arithmetic of the backbone. Default: any.
+    pub precision: Option<Precision>,
 }
 
 /// A space with rows of the data set.
@@ -91,13 +95,14 @@ pub(super) fn choose(
 impl Candidate {
     fn describe(&self, listing: &Listing) -> String {
         let name = self.origin.as_ref().map_or("unknown", |origin| origin.name.as_str());
-        let exif = match SpaceDescription::parse(self.space.json()).map(|description| description.transform.exif) {
-            Some(Exif::Ignore) => "  (--exif ignore)",
-            _ => "",
+        let options = SpaceDescription::parse(self.space.json()).map(|description| description.options());
+        let options = match options.unwrap_or_default().arguments() {
+            none if none.is_empty() => none,
+            some => format!("  ({})", some.trim_start()),
         };
         let (id, present, total) = (self.space.id().to_string(), self.present, listing.seen.known.len());
         format!(
-            "--space {}  --backbone {name}{exif}  {present} of {total} pictures",
+            "--space {}  --backbone {name}{options}  {present} of {total} pictures",
             &id[..8]
         )
     }
@@ -114,9 +119,18 @@ impl SpaceChoice {
                 origin.name == *backbone || absolute(Path::new(backbone)).is_ok_and(|file| file == origin.file)
             })
         });
-        let same = self.backbone_blake3.as_ref().is_some_and(|blake3| {
-            SpaceDescription::parse(space.json()).is_some_and(|description| description.backbone == *blake3)
-        });
-        id && (backbone || same)
+        let description = SpaceDescription::parse(space.json());
+        let is = |of: &dyn Fn(&SpaceDescription) -> bool| description.as_ref().is_some_and(of);
+        let same = self
+            .backbone_blake3
+            .as_ref()
+            .is_some_and(|blake3| is(&|description| description.backbone == *blake3));
+        let decode = self
+            .decode
+            .is_none_or(|decode| is(&|description| description.transform.decode == decode));
+        let precision = self
+            .precision
+            .is_none_or(|precision| is(&|description| description.precision == precision));
+        id && (backbone || same) && decode && precision
     }
 }

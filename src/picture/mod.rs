@@ -106,6 +106,25 @@ pub enum Exif {
     Ignore,
 }
 
+/// How much of a large picture is decoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decode {
+    /// All pixels, which are then resized: what Pillow and torchvision do.
+    #[default]
+    Exact,
+    /// A JPEG far larger than the crop at a half, a quarter or an eighth of its size, never below twice what it is resized
+    /// to. Several times faster; features differ a little.
+    Fast,
+}
+
+impl Decode {
+    /// Whether it is [`Decode::Exact`], which a space does not mention: it was the only one once.
+    pub(crate) fn is_exact(&self) -> bool {
+        *self == Self::Exact
+    }
+}
+
 /// What becomes of a picture whose file ends before its pixels do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

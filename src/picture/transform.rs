@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Decoded, decode};
 use super::resize::{Order, Part, Window, resize};
-use super::{Completeness, Exif, Limits, PictureError, RandomCrop};
+use super::{Completeness, Decode, Exif, Limits, PictureError, RandomCrop};
 
 /// How a picture becomes a tensor: decode, turn upright, shorter side to a length, cut the centre, normalise.
 ///
@@ -26,6 +26,9 @@ pub struct Transform {
     pub mean: [f32; 3],
     /// Divides each of R, G, B after that. Default: `[0.229, 0.224, 0.225]`.
     pub std: [f32; 3],
+    /// How much of a large picture is decoded. Default: [`Decode::Exact`].
+    #[serde(default, skip_serializing_if = "Decode::is_exact")]
+    pub decode: Decode,
 }
 
 impl Default for Transform {
@@ -36,6 +39,7 @@ impl Default for Transform {
             crop: 224,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
+            decode: Decode::Exact,
         }
     }
 }
@@ -192,6 +196,13 @@ mod tests {
             r#"{"exif":"apply","resize_shorter_side":256,"crop":224,"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]}"#
         );
         assert_eq!(serde_json::from_str::<Transform>(&json).unwrap(), Transform::default());
+        let fast = Transform {
+            decode: Decode::Fast,
+            ..Transform::default()
+        };
+        let json = json.replace('}', r#","decode":"fast"}"#);
+        assert_eq!(serde_json::to_string(&fast).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Transform>(&json).unwrap(), fast);
     }
 
     #[test]

@@ -282,12 +282,13 @@ mod tests {
     use crate::cache::{FeatureSpace, Origin, RecordOf};
     use crate::dataset::SampleRecord;
     use crate::picture::Transform;
+    use crate::space::Precision;
 
     const CONTENT: [u8; 32] = [7; 32];
 
     fn cache_with_a_row(root: &Path, backbone: &Path) -> (Cache, FeatureSpace) {
         let cache = Cache::new(root);
-        let space = SpaceDescription::new(&"5e".repeat(32), "features", Transform::default()).space();
+        let space = SpaceDescription::new(&"5e".repeat(32), "features", Transform::default(), Precision::Fp32).space();
         let origin = Origin {
             name: "resnet18".to_owned(),
             file: backbone.to_path_buf(),

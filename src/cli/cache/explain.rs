@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::super::context::Context;
-use super::super::extract::{BackboneArguments, ExifArgument, InputArguments};
+use super::super::extract::{BackboneArguments, FeatureArguments, InputArguments};
 use super::super::output::{Ending, Result, counted, print_json};
 use crate::dataset::Dataset;
 use crate::explain::{Explanation, PictureExplanation, RowState, explain_dataset, explain_picture};
 use crate::observer::Observer;
 use crate::picture::Truncated;
-use crate::space::SpaceDescription;
+use crate::space::{FeatureOptions, SpaceDescription};
 use crate::views::in_words;
 
 /// Missed pictures of a data set listed one by one for people; `--json` lists all.
@@ -25,9 +25,8 @@ pub(in crate::cli) struct Arguments {
     subject: PathBuf,
     #[command(flatten)]
     backbone: BackboneArguments,
-    /// What becomes of the EXIF orientation of pictures
-    #[arg(long, value_name = "RULE", value_enum, default_value = "apply")]
-    exif: ExifArgument,
+    #[command(flatten)]
+    features: FeatureArguments,
     /// Count features of what there is of pictures that are cut off
     #[arg(long)]
     accept_truncated: bool,
@@ -39,7 +38,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let Arguments {
         subject,
         backbone,
-        exif,
+        features,
         accept_truncated,
         input,
     } = arguments;
@@ -47,7 +46,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
         true => Truncated::Accept,
         false => Truncated::Reject,
     };
-    let wanted = wanted(&backbone, exif, context)?;
+    let wanted = wanted(&backbone, &features.options(context), context)?;
     let options = input.options();
     let explanation = match Dataset::open_listed(&subject, &options)? {
         Some(dataset) => explain_dataset(&context.cache, &dataset, wanted.as_ref(), truncated)?,
@@ -62,7 +61,11 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
 }
 
 /// The space that `extract` would use with these options, if the backbone is here.
-fn wanted(arguments: &BackboneArguments, exif: ExifArgument, context: &Context) -> Result<Option<SpaceDescription>> {
+fn wanted(
+    arguments: &BackboneArguments,
+    options: &FeatureOptions,
+    context: &Context,
+) -> Result<Option<SpaceDescription>> {
     let Some(file) = context.local_backbone(&arguments.backbone) else {
         context.observer.warn(&format!(
             "backbone {} is not on this computer: looking in all spaces; name another with --backbone",
@@ -71,7 +74,7 @@ fn wanted(arguments: &BackboneArguments, exif: ExifArgument, context: &Context) 
         return Ok(None);
     };
     let backbone = context.backbone_file(&arguments.backbone, &file, arguments.feature.as_deref())?;
-    Ok(Some(backbone.space(exif.into())?))
+    Ok(Some(backbone.space(options)?))
 }
 
 fn print(explanation: &Explanation) -> Result<()> {

@@ -102,6 +102,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     let files: Vec<PathBuf> = arguments.output.iter().cloned().chain(tables).collect();
     files.iter().try_for_each(|path| check_output(path))?;
     let head = HeadFile::load(&arguments.head)?;
+    context.check_precision(&arguments.head, &head.meta.space)?;
     let request = EvaluationRequest {
         input: arguments.input.options(),
         split: arguments.split.into(),
