@@ -25,7 +25,7 @@ use crate::dataset::Stamp;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
-use crate::picture::{Completeness, Decoded, Limits, PictureError, RandomCrop, Reason, Transform};
+use crate::picture::{Completeness, Decoded, Limits, PictureError, RandomCrop, Reason, Transform, Wanted};
 use crate::supply::{Supply, Work, read};
 use crate::views::View;
 
@@ -314,7 +314,13 @@ impl Shared<'_> {
             Err(outcome) => return (subject, Err(outcome)),
         };
         let start = Instant::now();
-        let decoded = self.plan.transform.decode(&bytes, &self.plan.limits);
+        let is_plain = |view: &View| *view == View::Plain;
+        let wanted = match (views.iter().any(is_plain), views.iter().all(is_plain)) {
+            (_, true) => Wanted::Plain,
+            (true, false) => Wanted::PlainAndRandom,
+            (false, false) => Wanted::Random,
+        };
+        let decoded = self.plan.transform.decode(&bytes, &self.plan.limits, wanted);
         add_elapsed(&self.decode_ns, start);
         let decoded = decoded.map(|picture| (picture, views)).map_err(Outcome::Failed);
         (subject, decoded)

@@ -10,7 +10,7 @@ use super::super::jpeg::tests::{encode, gradient};
 use super::*;
 
 fn decoded(bytes: &[u8]) -> Result<RgbImage, PictureError> {
-    decode(bytes, Exif::Apply, &Limits::default()).map(|decoded| decoded.picture)
+    decode(bytes, Exif::Apply, &Limits::default(), None).map(|decoded| decoded.pixels)
 }
 
 fn reason(bytes: &[u8]) -> Reason {
@@ -98,7 +98,7 @@ fn every_orientation_in_every_container() {
                 orient::upright(plain_jpeg.clone(), orientation)
             );
             assert_eq!(
-                decode(&marked, Exif::Ignore, &Limits::default()).unwrap().picture,
+                decode(&marked, Exif::Ignore, &Limits::default(), None).unwrap().pixels,
                 plain_jpeg
             );
 

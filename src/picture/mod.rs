@@ -7,11 +7,13 @@ mod augment;
 mod convert;
 mod decode;
 mod directory;
+mod entropy;
 mod exif;
 mod jpeg;
 mod kernel;
 mod mend;
 mod orient;
+mod reduced;
 mod resize;
 mod room;
 mod sniff;
@@ -23,9 +25,9 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use augment::{RECIPE, RandomCrop};
-pub(crate) use decode::Decoded;
 pub(crate) use room::Room;
 pub use transform::Transform;
+pub(crate) use transform::{Decoded, Wanted};
 
 /// What turns bytes into pixels, with every version that could change one; part of a feature's identity.
 ///

@@ -76,8 +76,30 @@ pub(super) fn resize(
     window: &Window,
     order: Order,
 ) -> RgbImage {
-    let columns = taps(part.width, width, window.x.clone());
-    let rows = taps(part.height, height, window.y.clone());
+    let columns = taps(Line::of_pixels(part.width), width, window.x.clone());
+    let rows = taps(Line::of_pixels(part.height), height, window.y.clone());
+    made_of(
+        source,
+        part,
+        (&columns, &rows),
+        order.is_rows_first(part, width, height),
+    )
+}
+
+/// Resizes a picture whose `lines` are of other lengths than their pixels, rows first; else as [`resize`].
+pub(super) fn resize_lines(
+    source: &RgbImage,
+    (across, down): (Line, Line),
+    (width, height): (u64, u64),
+    window: &Window,
+) -> RgbImage {
+    let columns = taps(across, width, window.x.clone());
+    let rows = taps(down, height, window.y.clone());
+    made_of(source, Part::whole(source), (&columns, &rows), true)
+}
+
+/// The picture of `columns` and `rows`, made of the `part`.
+fn made_of(source: &RgbImage, part: Part, (columns, rows): (&[Taps], &[Taps]), rows_first: bool) -> RgbImage {
     let size = (columns.len() as u32, rows.len() as u32);
     let source_stride = source.width() as usize * 3;
     // The bytes of a range of a row of the part.
@@ -87,9 +109,9 @@ pub(super) fn resize(
     };
     let pixels = if columns.is_empty() || rows.is_empty() {
         Vec::new()
-    } else if order.is_rows_first(part, width, height) {
-        let (needed_rows, needed) = (needed(&rows), needed(&columns));
-        let columns = Columns::new(&columns, needed.start);
+    } else if rows_first {
+        let (needed_rows, needed) = (needed(rows), needed(columns));
+        let columns = Columns::new(columns, needed.start);
         let lines = needed_rows.clone().map(|row| line(row, needed.clone()));
         let narrow = shrink_rows(lines, needed.len(), &columns);
         let stride = columns.stride();
@@ -100,9 +122,9 @@ pub(super) fn resize(
         );
         without_fourth(&short)
     } else {
-        let needed = needed(&columns);
-        let short = shrink_columns(&|row| line(row, needed.clone()), &rows, needed.len() * 3);
-        let columns = Columns::new(&columns, needed.start);
+        let needed = needed(columns);
+        let short = shrink_columns(&|row| line(row, needed.clone()), rows, needed.len() * 3);
+        let columns = Columns::new(columns, needed.start);
         let lines = short.chunks_exact(needed.len() * 3);
         without_fourth(&shrink_rows(lines, needed.len(), &columns))
     };
@@ -148,17 +170,38 @@ fn without_fourth(pixels: &[u8]) -> Vec<u8> {
     rgb_bytes(pixels.iter(), |&[red, green, blue, _]| [red, green, blue])
 }
 
-/// The taps of the output pixels `wanted` of a line of `output` pixels made from `input` pixels.
-fn taps(input: u32, output: u64, wanted: Range<u64>) -> Vec<Taps> {
-    let scale = f64::from(input) / output as f64;
+/// A line of source pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Line {
+    pub(super) pixels: u32,
+    /// What of the pixels belongs to the picture, where their first or last does in part.
+    pub(super) length: f64,
+    /// Where that begins, in pixels.
+    pub(super) start: f64,
+}
+
+impl Line {
+    /// A line all of whose pixels belong to the picture.
+    pub(super) fn of_pixels(pixels: u32) -> Self {
+        Self {
+            pixels,
+            length: f64::from(pixels),
+            start: 0.0,
+        }
+    }
+}
+
+/// The taps of the output pixels `wanted` of a line of `output` pixels made from that of the `input`.
+fn taps(input: Line, output: u64, wanted: Range<u64>) -> Vec<Taps> {
+    let scale = input.length / output as f64;
     let support = scale.max(1.0);
     let narrowing = 1.0 / support;
     wanted
         .map(|index| {
-            let center = (index as f64 + 0.5) * scale;
+            let center = (index as f64 + 0.5) * scale + input.start;
             // Casts truncate toward zero, as in C; both ends are then bounded by the line.
             let start = (center - support + 0.5).max(0.0) as usize;
-            let end = ((center + support + 0.5) as usize).min(input as usize);
+            let end = ((center + support + 0.5) as usize).min(input.pixels as usize);
             let weights: Vec<f64> = (start..end)
                 .map(|position| triangle((position as f64 - center + 0.5) * narrowing))
                 .collect();

@@ -97,7 +97,7 @@ const PILLOW_8: [u8; 8] = [0, 22, 53, 84, 116, 147, 178, 200];
 #[test]
 fn weights_sum_to_one() {
     for (input, output) in [(933, 256), (1, 7), (7, 1), (60_000, 256), (256, 255)] {
-        for tap in taps(input, output, 0..output) {
+        for tap in taps(Line::of_pixels(input), output, 0..output) {
             let sum: i32 = tap.weights.iter().sum();
             let rounding = tap.weights.len() as i32;
             assert!((sum - (1 << PRECISION)).abs() <= rounding, "{input} to {output}: {sum}");
@@ -125,8 +125,8 @@ fn plainly(source: &RgbImage, (width, height): (u64, u64), window: &Window, rows
             Rgb([0, 1, 2].map(|channel| sum(&taps[y as usize], &|at| source.get_pixel(x, at).0[channel])))
         })
     };
-    let columns = taps(source.width(), width, window.x.clone());
-    let rows = taps(source.height(), height, window.y.clone());
+    let columns = taps(Line::of_pixels(source.width()), width, window.x.clone());
+    let rows = taps(Line::of_pixels(source.height()), height, window.y.clone());
     if rows_first {
         along_y(&along_x(source, &columns), &rows)
     } else {
@@ -226,11 +226,11 @@ compiled_for!(with_sse4, "x86_64+sse4.1");
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     for (width, height, size) in [(97, 13, 31), (40, 4, 80), (500, 7, 3)] {
-        let columns = Columns::new(&taps(width, size, 0..size), 0);
+        let columns = Columns::new(&taps(Line::of_pixels(width), size, 0..size), 0);
         let stride = width as usize * PIXEL;
         let mut lines = vec![0; stride * height as usize + columns.padding()];
         widen(&noise(width, height), &mut lines);
-        let taps = taps(height, 1, 0..1);
+        let taps = taps(Line::of_pixels(height), 1, 0..1);
         let of_column: Vec<&[u8]> = lines.chunks_exact(stride).take(taps[0].weights.len()).collect();
         let empty = || (vec![1_u8; columns.stride() * height as usize], vec![1_u8; stride]);
         let (mut rows, mut sum) = empty();
