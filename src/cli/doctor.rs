@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::output::{Ending, Result, print_json};
 use crate::backbone::{Runtime, models, registered_providers};
-use crate::picture::DECODER;
+use crate::picture::{WITHOUT_VECTORS, decoder};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -41,6 +41,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             .map_or("unknown backbone", |origin| origin.name.as_str());
         rows.push((space.id().to_string(), name, count));
     }
+    let jpeg_simd = !decoder().contains(WITHOUT_VECTORS);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
 
     if context.json {
@@ -80,7 +81,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             "version": env!("CARGO_PKG_VERSION"),
             "runtime": runtime,
             "providers": providers,
-            "decoder": DECODER,
+            "decoder": decoder(),
+            "jpeg_simd": jpeg_simd,
             "backbones": backbones,
             "cache": {"path": context.cache.root().to_string_lossy(), "spaces": spaces, "problem": cache_problem},
             "data_folder": context.data_dir,
@@ -114,7 +116,13 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             Err(problem) => writeln!(out, "  {name:<11} does not register: {problem}")?,
         }
     }
-    writeln!(out, "decoders      {DECODER}")?;
+    writeln!(out, "decoders      {}", decoder())?;
+    let simd = if jpeg_simd {
+        "decoded with SIMD"
+    } else {
+        "decoded without SIMD, which is slower: on x86 install NASM and build again"
+    };
+    writeln!(out, "JPEG          {simd}")?;
     writeln!(out, "cores         {cores}, {} used", context.threads)?;
     writeln!(out, "backbones")?;
     for (found, model) in &backbones {

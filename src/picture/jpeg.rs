@@ -172,6 +172,105 @@ fn decode_or_unwind(
     Ok(picture(pixels, completeness, room))
 }
 
+/// Whether libjpeg was built with vector instructions, which needs NASM on x86.
+///
+/// A block so bright that the plain code, which takes the level modulo 1024, wraps it to black tells.
+pub(super) fn is_vectorised() -> bool {
+    decode(TOO_BRIGHT, &Limits::default(), None).is_ok_and(|picture| picture.pixels.get_pixel(0, 0).0 == [255; 3])
+}
+
+/// A grey JPEG of 8 × 8 whose only coefficient is 20 · 255: a level of 637 above the middle.
+const TOO_BRIGHT: &[u8] = &{
+    const HEAD: [u8; 7] = [0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
+    const TAIL: [u8; 69] = [
+        // The frame: 8 bits, 8 × 8, one component.
+        0xff,
+        0xc0,
+        0,
+        11,
+        8,
+        0,
+        8,
+        0,
+        8,
+        1,
+        1,
+        0x11,
+        0, //
+        // Two codes of one symbol each, whose code is 0: a difference of 5 bits, and the end of the block.
+        0xff,
+        0xc4,
+        0,
+        20,
+        0x00,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        5, //
+        0xff,
+        0xc4,
+        0,
+        20,
+        0x10,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0, //
+        // The scan: 0, 10100 for 20, 0, and a bit that fills the byte.
+        0xff,
+        0xda,
+        0,
+        8,
+        1,
+        1,
+        0x00,
+        0,
+        63,
+        0,
+        0b0101_0001,
+        0xff,
+    ];
+    let mut bytes = [255; HEAD.len() + 64 + TAIL.len() + 1];
+    let mut at = 0;
+    while at < HEAD.len() {
+        bytes[at] = HEAD[at];
+        at += 1;
+    }
+    at = 0;
+    while at < TAIL.len() {
+        bytes[HEAD.len() + 64 + at] = TAIL[at];
+        at += 1;
+    }
+    bytes[HEAD.len() + 64 + TAIL.len()] = 0xd9;
+    bytes
+};
+
 /// What the segments say before anything is decoded.
 #[derive(Debug, PartialEq, Eq)]
 struct Layout {
@@ -304,6 +403,17 @@ pub(super) mod tests {
         for length in 0..good.len() {
             assert!(Layout::of(&good[..length]).scans <= count);
         }
+    }
+
+    #[test]
+    fn a_build_knows_whether_it_is_vectorised() {
+        // One or the other: a file that can't be decoded would say nothing.
+        let pixel = decode(TOO_BRIGHT, &Limits::default(), None)
+            .unwrap()
+            .pixels
+            .get_pixel(7, 7)
+            .0;
+        assert_eq!(pixel, if is_vectorised() { [255; 3] } else { [0; 3] });
     }
 
     #[test]

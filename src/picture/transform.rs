@@ -11,7 +11,7 @@ use super::{Completeness, Decode, Exif, Limits, PictureError, RandomCrop};
 
 /// How a picture becomes a tensor: decode, turn upright, shorter side to a length, cut the centre, normalise.
 ///
-/// Everything that changes a number is a field here or in [`DECODER`](super::DECODER); fields serialise in this order.
+/// Everything that changes a number is a field here or in [`decoder`](super::decoder()); fields serialise in this order.
 /// Default: torchvision's ImageNet validation transform, with EXIF orientation applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -227,6 +227,11 @@ fn centre(length: u64, crop: u32) -> (Range<u64>, u32) {
     let start = half + (spare % 2) * (half % 2);
     (start..start + wanted, 0)
 }
+
+#[cfg(test)]
+#[path = "fast_tests.rs"]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod fast_tests;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
