@@ -70,9 +70,9 @@ fn every_size_and_orientation_is_the_exact_crop_but_for_a_level() {
         for orientation in 1..=8 {
             let bytes = with_orientation(&picture(), orientation);
             let (most, mean) = differences(&transform, &bytes);
-            // A level is a half to one source pixel, a quarter or less of a reduced one.
+            // A pixel of the whole picture is two levels, one of an eighth fifteen.
             assert!(
-                most <= 2 && mean < 0.5,
+                most <= 3 && mean < 0.5,
                 "{eighths}/8, orientation {orientation}: {most} {mean}"
             );
         }

@@ -286,11 +286,7 @@ impl Layout {
         const START_OF_SCAN: u8 = 0xda;
         let mut scans = 0;
         let mut rest = bytes.get(2..).unwrap_or_default();
-        // In compressed data 0xff is followed by 0 or a restart marker, so any other pair begins a segment.
-        while let Some(at) = rest
-            .windows(2)
-            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7))
-        {
+        while let Some(at) = next_segment(rest) {
             let (marker, after) = (rest[at + 1], &rest[at + 2..]);
             if marker == 0xd9 {
                 break;
@@ -316,6 +312,18 @@ impl Layout {
         let part = |side| (u64::from(side) * u64::from(eighths.0)).div_ceil(8);
         let pixels = part(width) * part(height) * (components + 3).max(6);
         u64::from(width) * u64::from(height) * coefficients + pixels
+    }
+}
+
+/// Where the next segment begins: in compressed data 0xff is followed by 0 or a restart marker.
+fn next_segment(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + reduced::position_of_ff(&bytes[from..])?;
+        if !matches!(bytes.get(at + 1)?, 0 | 0xff | 0xd0..=0xd7) {
+            return Some(at);
+        }
+        from = at + 1;
     }
 }
 
