@@ -117,7 +117,7 @@ fn made_of(source: &RgbImage, part: Part, (columns, rows): (&[Taps], &[Taps]), r
         let stride = columns.stride();
         let short = shrink_columns(
             &|row| &narrow[(row - needed_rows.start) * stride..][..stride],
-            &rows,
+            rows,
             stride,
         );
         without_fourth(&short)
