@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use image::{ImageFormat, RgbImage};
 use lastlayer::{
-    Backbone, Cache, Examples, FeatureSpace, InferenceOptions, Limits, LinearHead, Origin, Quiet, Recipe, RowKey,
-    RunOptions, Runtime, Session, SessionOptions, Space, TrainingTask, Transform,
+    Backbone, Cache, Decode, Examples, FeatureSpace, InferenceOptions, Limits, LinearHead, Origin, Quiet, Recipe,
+    RowKey, RunOptions, Runtime, Session, SessionOptions, Space, TrainingTask, Transform,
 };
 use ndarray::Array2;
 
@@ -34,9 +34,10 @@ fn picture(width: u32, height: u32) -> RgbImage {
     })
 }
 
-/// As small as it gets: progressive.
 fn jpeg(picture: &RgbImage) -> Vec<u8> {
     let mut compress = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+    // As cameras and most programs write them: one scan.
+    compress.set_fastest_defaults();
     compress.set_size(picture.width() as usize, picture.height() as usize);
     compress.set_quality(90.0);
     let mut started = compress.start_compress(Vec::new()).expect("memory can be written");
@@ -90,13 +91,18 @@ fn pictures(criterion: &mut Criterion) {
     let transform = Transform::default();
     let limits = Limits::default();
     let mut tensor = vec![0.0; transform.tensor_len()];
-    let (small, large) = (picture(500, 375), picture(3000, 2000));
+    let fast = Transform {
+        decode: Decode::Fast,
+        ..Transform::default()
+    };
+    let (small, large) = (picture(500, 375), jpeg(&picture(4000, 3000)));
     let mut group = criterion.benchmark_group("picture to tensor");
     group.throughput(Throughput::Elements(1));
-    for (name, bytes) in [
-        ("JPEG 500x375", jpeg(&small)),
-        ("PNG 500x375", png(&small)),
-        ("JPEG 3000x2000", jpeg(&large)),
+    for (name, bytes, transform) in [
+        ("JPEG 500x375", jpeg(&small), &transform),
+        ("PNG 500x375", png(&small), &transform),
+        ("JPEG 4000x3000", large.clone(), &transform),
+        ("JPEG 4000x3000, fast", large, &fast),
     ] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {

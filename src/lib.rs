@@ -68,7 +68,9 @@ pub use head::{
     Solver, StepLr, Training, TrainingTask, Update, ValidRecipe, cross_entropy, train_all,
 };
 pub use observer::{Observer, Quiet, Unit};
-pub use picture::{Completeness, DECODER, Decode, Exif, Limits, PictureError, Reason, Transform, Truncated};
+pub use picture::{
+    Completeness, Decode, Exif, Limits, PictureError, Reason, Transform, Truncated, WITHOUT_VECTORS, decoder,
+};
 pub use pipeline::Busy;
 pub use predict::{Classifier, PredictOptions, Prediction};
 pub use profile::Profiler;

@@ -30,7 +30,7 @@ use crate::dataset::Stamp;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::observer::Observer;
-use crate::picture::{Completeness, Decoded, Limits, PictureError, RandomCrop, Reason, Room, Transform};
+use crate::picture::{Completeness, Decoded, Limits, PictureError, RandomCrop, Reason, Room, Transform, Wanted};
 use crate::profile::{Span, name_thread};
 use crate::supply::{Supply, Work, read};
 use crate::views::View;
@@ -506,7 +506,7 @@ impl Shared<'_> {
         let start = Instant::now();
         let decoded = {
             let _span = self.span("decode").with("picture", subject.index);
-            self.plan.transform.decode(bytes, &self.plan.limits)
+            self.plan.transform.decode(bytes, &self.plan.limits, wanted(views))
         };
         add_elapsed(&self.decode_ns, start);
         let decoded = match decoded {
@@ -617,6 +617,16 @@ impl Shared<'_> {
             .chunks_exact(features.len() / batch.len())
             .map(checked)
             .collect())
+    }
+}
+
+/// What a picture is decoded for.
+fn wanted(views: &[View]) -> Wanted {
+    let is_plain = |view: &View| *view == View::Plain;
+    match (views.iter().any(is_plain), views.iter().all(is_plain)) {
+        (_, true) => Wanted::Plain,
+        (true, false) => Wanted::PlainAndRandom,
+        (false, false) => Wanted::Random,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::head::{HeadFile, RankedClass};
 use crate::observer::{Observer, Unit};
-use crate::picture::{Completeness, DECODER, Limits, PictureError, Truncated};
+use crate::picture::{Completeness, Limits, PictureError, Truncated, decoder};
 use crate::pipeline::{self, Asked, Lacking, Outcome, Plan};
 use crate::space::SpaceDescription;
 use crate::supply::{Files, Source};
@@ -78,7 +78,7 @@ impl Classifier {
     /// features, and with them of probabilities, may then differ.
     #[must_use]
     pub fn other_decoder(&self) -> bool {
-        self.description.decoder != DECODER
+        self.description.decoder != decoder()
     }
 
     /// Checks that `backbone` is the one whose features the head was trained on.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::FeatureSpace;
 use crate::error::{Error, Result};
-use crate::picture::{DECODER, Decode, Exif, Transform};
+use crate::picture::{Decode, Exif, Transform, decoder};
 
 /// Raised when the same description would mean other numbers.
 const FORMAT: u32 = 1;
@@ -112,7 +112,7 @@ impl SpaceDescription {
             format: FORMAT,
             backbone: backbone.to_owned(),
             feature: feature.to_owned(),
-            decoder: DECODER.to_owned(),
+            decoder: decoder().to_owned(),
             transform,
             precision,
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::output::{Ending, Result, print_json};
 use crate::backbone::{CudaStatus, Runtime, models, registered_providers};
-use crate::picture::DECODER;
+use crate::picture::{WITHOUT_VECTORS, decoder};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -45,6 +45,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             .map_or("unknown backbone", |origin| origin.name.as_str());
         rows.push((space.id().to_string(), name, count));
     }
+    let jpeg_simd = !decoder().contains(WITHOUT_VECTORS);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
 
     if context.json {
@@ -94,7 +95,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
                     "path": library.path.as_ref().map(|path| path.to_string_lossy()),
                 })).collect::<Vec<_>>(),
             })),
-            "decoder": DECODER,
+            "decoder": decoder(),
+            "jpeg_simd": jpeg_simd,
             "backbones": backbones,
             "cache": {"path": context.cache.root().to_string_lossy(), "spaces": spaces, "problem": cache_problem},
             "data_folder": context.data_dir,
@@ -131,7 +133,13 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
     if let Some(cuda) = &cuda {
         write_cuda(&mut out, cuda)?;
     }
-    writeln!(out, "decoders      {DECODER}")?;
+    writeln!(out, "decoders      {}", decoder())?;
+    let simd = if jpeg_simd {
+        "decoded with SIMD"
+    } else {
+        "decoded without SIMD, which is slower: on x86 install NASM and build again"
+    };
+    writeln!(out, "JPEG          {simd}")?;
     writeln!(out, "cores         {cores}, {} used", context.threads)?;
     writeln!(out, "backbones")?;
     for (found, model) in &backbones {

@@ -1,4 +1,4 @@
-//! File bytes to an upright 8-bit RGB picture at full size.
+//! File bytes to an upright 8-bit RGB picture, at full size or, where that is wanted, a JPEG at a part of it.
 //!
 //! The format is found in the content. JPEG has its own decoder (see `jpeg.rs`); the others go through the `image`
 //! crate. Of an animation the first frame counts. Colour profiles are not applied, as in torchvision.
@@ -11,33 +11,91 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 use super::convert::{GreyAlpha, to_rgb};
+use super::resize::Line;
 use super::room::Room;
 use super::sniff::{Format, sniff};
 use super::{Completeness, Exif, Limits, PictureError, Reason, Truncated, directory, exif, jpeg, mend, orient};
 use crate::quiet;
 
-/// A picture at full size.
+/// A decoded picture.
 #[derive(Debug)]
-pub(crate) struct Decoded {
-    pub(super) picture: RgbImage,
-    pub(crate) completeness: Completeness,
-    /// Kept as long as the picture.
+pub(super) struct Picture {
+    pub(super) pixels: RgbImage,
+    /// Width and height that the file states, upright as `pixels` are.
+    pub(super) size: (u32, u32),
+    /// Eighths of that size that were decoded; a last pixel may be one in part.
+    pub(super) eighths: Eighths,
+    /// Whether such a last pixel is the first, for x and y.
+    pub(super) mirrored: (bool, bool),
+    pub(super) completeness: Completeness,
+    /// Kept as long as the pixels.
     pub(super) _room: Room,
 }
 
-impl Decoded {
-    /// Width and height.
-    pub(crate) fn dimensions(&self) -> (u32, u32) {
-        self.picture.dimensions()
+impl Picture {
+    /// A picture at full size.
+    pub(super) fn whole(pixels: RgbImage, completeness: Completeness, room: Room) -> Self {
+        Self {
+            size: pixels.dimensions(),
+            pixels,
+            eighths: Eighths::FULL,
+            mirrored: (false, false),
+            completeness,
+            _room: room,
+        }
+    }
+
+    /// Its lines across and down, as they are resized.
+    pub(super) fn lines(&self) -> (Line, Line) {
+        let line = |pixels: u32, full: u32, mirrored: bool| {
+            let length = self.eighths.length(full);
+            let outside = f64::from(pixels) - length;
+            Line {
+                pixels,
+                length,
+                start: if mirrored { outside } else { 0.0 },
+            }
+        };
+        let (width, height) = self.pixels.dimensions();
+        (
+            line(width, self.size.0, self.mirrored.0),
+            line(height, self.size.1, self.mirrored.1),
+        )
     }
 }
 
-/// Decodes, converts to RGB, and turns upright if `rule` says so.
-pub(super) fn decode(bytes: &[u8], rule: Exif, limits: &Limits) -> Result<Decoded, PictureError> {
+/// The size at which a JPEG is decoded, in eighths of its own: 1, 2, 4, or 8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Eighths(pub(super) u8);
+
+impl Eighths {
+    pub(super) const FULL: Self = Self(8);
+
+    /// The smallest size at which the shorter side of `width` × `height` is at least so long.
+    pub(super) fn of(width: u32, height: u32, shortest: u64) -> Self {
+        let side = u64::from(width.min(height));
+        let fits = |eighths: &u8| side * u64::from(*eighths) >= shortest.saturating_mul(8);
+        [1, 2, 4].into_iter().find(fits).map_or(Self::FULL, Self)
+    }
+
+    /// A length at this size, the last pixel of which may be one in part.
+    pub(super) fn length(self, full: u32) -> f64 {
+        f64::from(full) * f64::from(self.0) / 8.0
+    }
+}
+
+/// Decodes, converts to RGB, and turns upright if `rule` says so. The shorter side of a JPEG may be any that is not less than
+/// `shortest`.
+pub(super) fn decode(
+    bytes: &[u8],
+    rule: Exif,
+    limits: &Limits,
+    shortest: Option<u64>,
+) -> Result<Picture, PictureError> {
     limits.check_file(bytes.len() as u64)?;
     let format = sniff(bytes)?;
     let (decoded, own_orientation) = match format.of_image_crate() {
-        None => (jpeg::decode(bytes, limits)?, None),
+        None => (jpeg::decode(bytes, limits, shortest)?, None),
         Some(of_image_crate) => mended(bytes, of_image_crate, format, limits)?,
     };
     let orientation = match rule {
@@ -45,8 +103,16 @@ pub(super) fn decode(bytes: &[u8], rule: Exif, limits: &Limits) -> Result<Decode
         Exif::Apply => exif::orientation(bytes, format),
         Exif::Ignore => None,
     };
-    Ok(Decoded {
-        picture: orient::upright(decoded.picture, orientation.unwrap_or(1)),
+    let orientation = orientation.unwrap_or(1);
+    let (width, height) = decoded.size;
+    Ok(Picture {
+        pixels: orient::upright(decoded.pixels, orientation),
+        size: if orient::is_turned(orientation) {
+            (height, width)
+        } else {
+            (width, height)
+        },
+        mirrored: orient::is_mirrored(orientation),
         ..decoded
     })
 }
@@ -57,7 +123,7 @@ fn mended(
     of_image_crate: image::ImageFormat,
     format: Format,
     limits: &Limits,
-) -> Result<(Decoded, Option<u16>), PictureError> {
+) -> Result<(Picture, Option<u16>), PictureError> {
     let run = |bytes: &[u8]| {
         quiet::run(|| by_image_crate(bytes, of_image_crate, format, limits)).unwrap_or_else(|panic| {
             Err(PictureError::new(
@@ -89,7 +155,7 @@ fn by_image_crate(
     of_image_crate: image::ImageFormat,
     format: Format,
     limits: &Limits,
-) -> Result<(Decoded, Option<u16>), PictureError> {
+) -> Result<(Picture, Option<u16>), PictureError> {
     let failed = |source: ImageError| classify(&source, format);
     if format == Format::Tiff && directory::claims_too_much(bytes) {
         let detail = "TIFF: the file ends before what its directory lists";
@@ -129,12 +195,8 @@ fn by_image_crate(
     if format == Format::Png && !exif::png_chunks(bytes).any(|(kind, _)| kind == b"IEND") {
         return Err(PictureError::new(Reason::Truncated, "the PNG has no end chunk"));
     }
-    let decoded = Decoded {
-        picture: to_rgb(picture, grey_alpha(bytes, format))?,
-        completeness: Completeness::Whole,
-        _room: room,
-    };
-    Ok((decoded, orientation))
+    let pixels = to_rgb(picture, grey_alpha(bytes, format))?;
+    Ok((Picture::whole(pixels, Completeness::Whole, room), orientation))
 }
 
 fn grey_alpha(bytes: &[u8], format: Format) -> GreyAlpha {

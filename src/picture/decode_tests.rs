@@ -10,7 +10,7 @@ use super::super::jpeg::tests::{encode, gradient};
 use super::*;
 
 fn decoded(bytes: &[u8]) -> Result<RgbImage, PictureError> {
-    decode(bytes, Exif::Apply, &Limits::default()).map(|decoded| decoded.picture)
+    decode(bytes, Exif::Apply, &Limits::default(), None).map(|decoded| decoded.pixels)
 }
 
 fn reason(bytes: &[u8]) -> Reason {
@@ -98,7 +98,7 @@ fn every_orientation_in_every_container() {
                 orient::upright(plain_jpeg.clone(), orientation)
             );
             assert_eq!(
-                decode(&marked, Exif::Ignore, &Limits::default()).unwrap().picture,
+                decode(&marked, Exif::Ignore, &Limits::default(), None).unwrap().pixels,
                 plain_jpeg
             );
 
@@ -196,12 +196,12 @@ fn a_gif_without_a_palette_is_grey() {
     );
 }
 
-fn accepted(bytes: &[u8]) -> Result<Decoded, PictureError> {
+fn accepted(bytes: &[u8]) -> Result<Picture, PictureError> {
     let limits = Limits {
         truncated: Truncated::Accept,
         ..Limits::default()
     };
-    decode(bytes, Exif::Apply, &limits)
+    decode(bytes, Exif::Apply, &limits, None)
 }
 
 fn noise(length: usize) -> Vec<u8> {
@@ -223,21 +223,21 @@ fn a_truncated_png_keeps_its_rows_and_is_black_below() {
     assert_eq!(reason(cut), Reason::Truncated);
     let partial = accepted(cut).unwrap();
     assert_eq!(partial.completeness, Completeness::Partial);
-    assert_eq!(partial.picture.dimensions(), (40, 33));
+    assert_eq!(partial.pixels.dimensions(), (40, 33));
     let good = partial
-        .picture
+        .pixels
         .chunks_exact(120)
         .zip(&rows)
         .take_while(|(ours, row)| ours == *row);
     let good = good.count();
     // Noise is as long packed as it is plain.
     assert!((14..=17).contains(&good), "{good}");
-    assert!(partial.picture.as_raw()[good * 120..].iter().all(|&value| value == 0));
+    assert!(partial.pixels.as_raw()[good * 120..].iter().all(|&value| value == 0));
 
     assert_eq!(accepted(&whole[..60]).unwrap_err().reason, Reason::Truncated, "no row");
     let without_end = accepted(&whole[..whole.len() - 12]).unwrap();
     assert_eq!(without_end.completeness, Completeness::Partial);
-    assert_eq!(without_end.picture.as_raw(), &bytes);
+    assert_eq!(without_end.pixels.as_raw(), &bytes);
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_truncated_palette_png_is_filled_with_its_first_colour_and_an_interlaced_one
     let indexes = noise(64 * 64);
     let rows: Vec<&[u8]> = indexes.chunks_exact(64).collect();
     let whole = png((64, 64), 8, 3, &[chunk(b"PLTE", &palette)], &rows);
-    let partial = accepted(&whole[..whole.len() * 2 / 3]).unwrap().picture;
+    let partial = accepted(&whole[..whole.len() * 2 / 3]).unwrap().pixels;
     assert_eq!(partial.get_pixel(5, 3), decoded(&whole).unwrap().get_pixel(5, 3));
     assert_eq!(partial.get_pixel(5, 63).0, [255, 9, 0]);
 
@@ -267,7 +267,7 @@ fn a_truncated_palette_png_is_filled_with_its_first_colour_and_an_interlaced_one
     let whole = decoded(&interlaced).unwrap();
     let partial = accepted(&interlaced[..interlaced.len() / 3]).unwrap();
     assert_eq!(partial.completeness, Completeness::Partial);
-    for (x, y, pixel) in partial.picture.enumerate_pixels() {
+    for (x, y, pixel) in partial.pixels.enumerate_pixels() {
         // A third of the file is five of seven passes and a bit: every second pixel of every second row.
         if y % 2 == 1 {
             assert_eq!(pixel.0, [0; 3], "{x}, {y}");
@@ -286,7 +286,7 @@ fn a_file_longer_than_the_limit_is_too_large() {
             max_file_bytes,
             ..Limits::default()
         };
-        decode(&bytes, Exif::Apply, &limits)
+        decode(&bytes, Exif::Apply, &limits, None)
     };
     assert_eq!(limited(length - 1).unwrap_err().reason, Reason::TooLarge);
     assert!(limited(length).is_ok());
@@ -324,6 +324,7 @@ fn a_header_alone_cannot_take_memory() {
             max_pixels: 40 * 33 - 1,
             ..Limits::default()
         },
+        None,
     )
     .unwrap_err();
     assert_eq!(error.reason, Reason::TooLarge);
@@ -331,7 +332,7 @@ fn a_header_alone_cannot_take_memory() {
         max_pixels: 40 * 33,
         ..Limits::default()
     };
-    assert!(decode(&picture, Exif::Apply, &exact).is_ok());
+    assert!(decode(&picture, Exif::Apply, &exact, None).is_ok());
 }
 
 #[test]
@@ -358,7 +359,7 @@ fn a_flipped_byte_never_panics() {
                 truncated: Truncated::Accept,
                 ..Limits::default()
             };
-            if let Ok(Decoded { picture: decoded, .. }) = decode(&bytes, Exif::Apply, &limits) {
+            if let Ok(Picture { pixels: decoded, .. }) = decode(&bytes, Exif::Apply, &limits, None) {
                 assert!(decoded.width() > 0 && decoded.height() > 0);
             }
         }

@@ -7,10 +7,13 @@ mod augment;
 mod convert;
 mod decode;
 mod directory;
+mod entropy;
 mod exif;
 mod jpeg;
+mod kernel;
 mod mend;
 mod orient;
+mod reduced;
 mod resize;
 mod room;
 mod sniff;
@@ -18,18 +21,37 @@ mod transform;
 
 use std::fmt;
 use std::io;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use augment::{RECIPE, RandomCrop};
-pub(crate) use decode::Decoded;
 pub(crate) use room::Room;
 pub use transform::Transform;
+pub(crate) use transform::{Decoded, Wanted};
 
 /// What turns bytes into pixels, with every version that could change one; part of a feature's identity.
 ///
+/// A build whose JPEG decoder has no vector instructions says so, being told by what it does: there damaged JPEGs whose
+/// values lie far outside of the range wrap around where all others stop at black or white. Of every other picture the pixels
+/// are the same.
+#[must_use]
+pub fn decoder() -> &'static str {
+    static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
+        if jpeg::is_vectorised() {
+            VERSIONS.to_owned()
+        } else {
+            format!("{VERSIONS}, {WITHOUT_VECTORS}")
+        }
+    });
+    &DESCRIPTION
+}
+
+/// What [`decoder`] says of a build whose JPEG decoder has no vector instructions.
+pub const WITHOUT_VECTORS: &str = "JPEG without SIMD";
+
 /// `pixels` counts our own rules: colour conversion, orientation, and the resize.
-pub const DECODER: &str = "mozjpeg 0.10.13, mozjpeg-sys 2.2.3, image 0.25.10, png 0.18.1, gif 0.14.2, tiff 0.11.3, \
+const VERSIONS: &str = "mozjpeg 0.10.13, mozjpeg-sys 2.2.3, image 0.25.10, png 0.18.1, gif 0.14.2, tiff 0.11.3, \
                            image-webp 0.2.4, zune-jpeg 0.5.15, pixels 1";
 
 /// Why a picture could not be used.
@@ -113,7 +135,8 @@ pub enum Decode {
     #[default]
     Exact,
     /// A JPEG far larger than the crop at a half, a quarter or an eighth of its size, never below twice what it is resized
-    /// to. Several times faster; features differ a little.
+    /// to. Several times faster; features differ a little. Random views are still cut from the whole picture, and other
+    /// formats decoded as a whole.
     Fast,
 }
 
@@ -206,7 +229,7 @@ mod tests {
     #[test]
     fn decoder_versions_are_the_locked_ones() {
         let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap();
-        for part in DECODER.split(", ").filter(|part| !part.starts_with("pixels ")) {
+        for part in VERSIONS.split(", ").filter(|part| !part.starts_with("pixels ")) {
             let (name, version) = part.split_once(' ').unwrap();
             let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
             let named = lock
@@ -215,7 +238,7 @@ mod tests {
                 .count();
             assert!(
                 lock.replace("\r\n", "\n").contains(&entry),
-                "DECODER says {part}, Cargo.lock says otherwise"
+                "the decoder is said to be {part}, Cargo.lock says otherwise"
             );
             assert_eq!(named, 1, "two versions of {name} are locked");
         }

@@ -27,6 +27,19 @@ pub(super) fn upright(picture: RgbImage, orientation: u16) -> RgbImage {
     }
 }
 
+/// Whether x and y change places.
+pub(super) fn is_turned(orientation: u16) -> bool {
+    matches!(orientation, 5..=8)
+}
+
+/// Whether an upright x, and y, begin at the end of what is stored.
+pub(super) fn is_mirrored(orientation: u16) -> (bool, bool) {
+    (
+        matches!(orientation, 2 | 3 | 6 | 7),
+        matches!(orientation, 3 | 4 | 7 | 8),
+    )
+}
+
 fn flip_rows(pixels: &mut [[u8; 3]], width: usize) {
     let height = pixels.len() / width;
     let (top, bottom) = pixels.split_at_mut(height.div_ceil(2) * width);

@@ -60,7 +60,12 @@ impl Room {
 
     /// Waits until there is room to decode a picture; `bytes_per_pixel` counts all that exists of it at one time.
     pub(super) fn of_pixels(width: u32, height: u32, bytes_per_pixel: u64) -> Self {
-        DECODERS.take((u64::from(width) * u64::from(height)).saturating_mul(bytes_per_pixel))
+        Self::of_decoder((u64::from(width) * u64::from(height)).saturating_mul(bytes_per_pixel))
+    }
+
+    /// Waits until there is room for all that a decoder has in memory at one time.
+    pub(super) fn of_decoder(bytes: u64) -> Self {
+        DECODERS.take(bytes)
     }
 }
 

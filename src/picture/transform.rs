@@ -5,13 +5,13 @@ use std::ops::Range;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{Decoded, decode};
-use super::resize::{Order, Part, Window, resize};
+use super::decode::{Picture, decode};
+use super::resize::{Window, resize_lines};
 use super::{Completeness, Decode, Exif, Limits, PictureError, RandomCrop};
 
 /// How a picture becomes a tensor: decode, turn upright, shorter side to a length, cut the centre, normalise.
 ///
-/// Everything that changes a number is a field here or in [`DECODER`](super::DECODER); fields serialise in this order.
+/// Everything that changes a number is a field here or in [`decoder`](super::decoder()); fields serialise in this order.
 /// Default: torchvision's ImageNet validation transform, with EXIF orientation applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,7 +26,7 @@ pub struct Transform {
     pub mean: [f32; 3],
     /// Divides each of R, G, B after that. Default: `[0.229, 0.224, 0.225]`.
     pub std: [f32; 3],
-    /// How much of a large picture is decoded. Default: [`Decode::Exact`].
+    /// How much of a large picture is decoded, for all but random views. Default: [`Decode::Exact`].
     #[serde(default, skip_serializing_if = "Decode::is_exact")]
     pub decode: Decode,
 }
@@ -41,6 +41,37 @@ impl Default for Transform {
             std: [0.229, 0.224, 0.225],
             decode: Decode::Exact,
         }
+    }
+}
+
+/// How many times as long as it will be resized the shorter side of a reduced picture is at least.
+const SPARE: u64 = 2;
+
+/// The views that a picture is decoded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The one that [`Transform::load`] gives.
+    Plain,
+    /// Random parts.
+    Random,
+    /// Both.
+    PlainAndRandom,
+}
+
+/// What views of a picture are made of.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    size: (u32, u32),
+    pub(crate) completeness: Completeness,
+    /// The pixels of the plain view.
+    plain: Option<RgbImage>,
+    whole: Option<Picture>,
+}
+
+impl Decoded {
+    /// Width and height of the whole picture.
+    pub(crate) fn dimensions(&self) -> (u32, u32) {
+        self.size
     }
 }
 
@@ -78,19 +109,60 @@ impl Transform {
         Ok(completeness)
     }
 
-    /// Decodes a picture file, once for all its views.
-    pub(crate) fn decode(&self, bytes: &[u8], limits: &Limits) -> Result<Decoded, PictureError> {
-        decode(bytes, self.exif, limits)
+    /// Decodes a picture file, once for all its views; twice where the plain one is made of a reduced picture
+    /// ([`Decode::Fast`]) and there are random ones, which always are parts of the whole picture.
+    pub(crate) fn decode(&self, bytes: &[u8], limits: &Limits, wanted: Wanted) -> Result<Decoded, PictureError> {
+        if wanted == Wanted::Plain {
+            return self.decode_plain(bytes, limits);
+        }
+        // That picture and its room are gone before the next one: a thread never waits for room while it has some.
+        let reduced = match (wanted, self.decode) {
+            (Wanted::PlainAndRandom, Decode::Fast) => self.decode_plain(bytes, limits)?.plain,
+            _ => None,
+        };
+        let picture = decode(bytes, self.exif, limits, None)?;
+        let plain = match wanted {
+            Wanted::Random => None,
+            _ => Some(reduced.unwrap_or_else(|| self.crop_of(&picture))),
+        };
+        Ok(Decoded {
+            size: picture.size,
+            completeness: picture.completeness,
+            plain,
+            whole: Some(picture),
+        })
+    }
+
+    fn decode_plain(&self, bytes: &[u8], limits: &Limits) -> Result<Decoded, PictureError> {
+        let shortest = match self.decode {
+            Decode::Exact => None,
+            Decode::Fast => Some(SPARE * u64::from(self.resize_shorter_side)),
+        };
+        let picture = decode(bytes, self.exif, limits, shortest)?;
+        Ok(Decoded {
+            size: picture.size,
+            completeness: picture.completeness,
+            plain: Some(self.crop_of(&picture)),
+            whole: None,
+        })
     }
 
     /// The tensor of a view of a picture, `[3, crop, crop]`: of a random part of it, or what [`load`](Self::load) gives.
+    ///
+    /// # Panics
+    /// If it was decoded for other views.
     pub(crate) fn tensor(&self, picture: &Decoded, random: Option<&RandomCrop>) -> Vec<f32> {
-        let pixels = match random {
-            None => self.crop_of(&picture.picture),
-            Some(random) => random.pixels(&picture.picture, self.crop),
-        };
         let mut tensor = vec![0.0; self.tensor_len()];
-        self.normalise(&pixels, &mut tensor);
+        match random {
+            None => {
+                let plain = picture.plain.as_ref().expect("it was decoded for the plain view");
+                self.normalise(plain, &mut tensor);
+            }
+            Some(random) => {
+                let whole = picture.whole.as_ref().expect("it was decoded for random views");
+                self.normalise(&random.pixels(&whole.pixels, self.crop), &mut tensor);
+            }
+        }
         tensor
     }
 
@@ -100,22 +172,18 @@ impl Transform {
     /// # Errors
     /// What is wrong with the picture.
     pub fn pixels(&self, bytes: &[u8], limits: &Limits) -> Result<(RgbImage, Completeness), PictureError> {
-        let decoded = self.decode(bytes, limits)?;
-        Ok((self.crop_of(&decoded.picture), decoded.completeness))
+        let decoded = self.decode_plain(bytes, limits)?;
+        let plain = decoded.plain.expect("it was decoded for the plain view");
+        Ok((plain, decoded.completeness))
     }
 
     /// The centre of the resized `picture`; only its pixels are computed.
-    fn crop_of(&self, picture: &RgbImage) -> RgbImage {
-        let (width, height) = resized(picture.width(), picture.height(), self.resize_shorter_side);
+    fn crop_of(&self, picture: &Picture) -> RgbImage {
+        let (width, height) = picture.size;
+        let (width, height) = resized(width, height, self.resize_shorter_side);
         let (x, left) = centre(width, self.crop);
         let (y, top) = centre(height, self.crop);
-        let part = resize(
-            picture,
-            Part::whole(picture),
-            (width, height),
-            &Window { x, y },
-            Order::Rows,
-        );
+        let part = resize_lines(&picture.pixels, picture.lines(), (width, height), &Window { x, y });
         if part.dimensions() == (self.crop, self.crop) {
             return part;
         }
@@ -161,8 +229,14 @@ fn centre(length: u64, crop: u32) -> (Range<u64>, u32) {
 }
 
 #[cfg(test)]
+#[path = "fast_tests.rs"]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod fast_tests;
+
+#[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::Room;
     use super::*;
 
     #[test]
@@ -226,7 +300,11 @@ mod tests {
             crop: 6,
             ..Transform::default()
         };
-        let out = transform.crop_of(&RgbImage::from_pixel(2, 2, image::Rgb([9, 9, 9])));
+        let out = transform.crop_of(&Picture::whole(
+            RgbImage::from_pixel(2, 2, image::Rgb([9, 9, 9])),
+            Completeness::Whole,
+            Room::of_file(1),
+        ));
         let inside = out.enumerate_pixels().filter(|(_, _, pixel)| pixel.0 == [9; 3]).count();
         assert_eq!(
             (inside, out.get_pixel(0, 0).0, out.get_pixel(1, 1).0),

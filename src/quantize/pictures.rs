@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::picture::{Limits, PictureError, Transform};
+use crate::picture::{Limits, PictureError, Transform, Wanted};
 use crate::random::Random;
 use crate::supply::{read, source_of};
 
@@ -174,7 +174,7 @@ impl<'a> Shown<'a> {
     fn decode(&self, index: usize) -> Result<([u8; 32], Vec<f32>), PictureError> {
         let (bytes, _room) = read(source_of(self.dataset, index), &self.limits).1?;
         let content = *blake3::hash(&bytes).as_bytes();
-        let picture = self.transform.decode(&bytes, &self.limits)?;
+        let picture = self.transform.decode(&bytes, &self.limits, Wanted::Plain)?;
         Ok((content, self.transform.tensor(&picture, None)))
     }
 }

@@ -14,7 +14,7 @@ use crate::disk::lossy;
 use crate::engine::{Engine, InferenceOptions};
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Unit};
-use crate::picture::{Completeness, DECODER, Limits, Truncated};
+use crate::picture::{Completeness, Limits, Truncated, decoder};
 use crate::pipeline::{self, Asked, Lacking, Outcome, Plan, Processed};
 use crate::space::{Precision, SpaceDescription};
 use crate::supply::{self, Files, Source};
@@ -144,7 +144,7 @@ fn prepare(
     let Some(description) = SpaceDescription::parse(space.json()) else {
         return Ok(Err("it was made by another version of this program".to_owned()));
     };
-    if description.decoder != DECODER {
+    if description.decoder != decoder() {
         return Ok(Err(
             "its pictures were decoded by other versions of the decoders".to_owned()
         ));
