@@ -37,7 +37,7 @@ pub fn registered_providers(runtime: &Runtime) -> Vec<(String, Result<(), String
 /// Runs a convolution on the first CUDA device.
 ///
 /// # Errors
-/// [`Error::Device`] with what stands in the way.
+/// [`Error::Device`](crate::Error::Device) with what stands in the way.
 pub fn check_cuda(runtime: &Runtime) -> Result<()> {
     let options = convolution_options(Device::Cuda { id: 0 });
     Session::open(runtime, &convolution_model(), &options, &Quiet).map(|_| ())

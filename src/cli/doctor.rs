@@ -86,7 +86,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<Ending> {
             "runtime": runtime,
             "providers": providers,
             "cuda": cuda.as_ref().map(|cuda| json!({
-                "driver": cuda.driver.as_ref().ok().map(|version| version.as_str()),
+                "driver": cuda.driver.as_ref().ok().map(String::as_str),
                 "problem": cuda.driver.as_ref().err(),
                 "provider": cuda.provider.as_ref().map(|path| path.to_string_lossy()),
                 "needs": cuda.versions,

@@ -89,7 +89,7 @@ fn report(
             "version": installed.version,
             "fetched": installed.fetched,
             "cuda": tried.is_some(),
-            "runs_on_gpu": tried.as_ref().map(|tried| tried.is_ok()),
+            "runs_on_gpu": tried.as_ref().map(std::result::Result::is_ok),
         }))?;
         return Ok(Ending::Done);
     }

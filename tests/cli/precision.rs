@@ -85,5 +85,11 @@ fn tf32_on_the_cpu_is_refused_with_the_way_out() {
     let scene = Scene::with_pictures();
     let run = scene.run(EXTRACT.into_iter().chain(["--precision", "tf32", "--device", "cpu"]));
     run.error(2, &["tf32", "CPU", "--device cuda"]);
-    assert!(!scene.path("cache/spaces").exists() || scene.rows_of("cache").values().all(|rows| rows.is_empty()));
+    assert!(
+        !scene.path("cache/spaces").exists()
+            || scene
+                .rows_of("cache")
+                .values()
+                .all(std::collections::BTreeMap::is_empty)
+    );
 }

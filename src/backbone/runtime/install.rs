@@ -184,8 +184,9 @@ fn install(build: &Build, pythons: &[&[&str]], data_dir: &Path, observer: &dyn O
         fetched,
     };
     let destination = cuda_folder(data_dir);
-    let installed = || search::library_in(&cuda_library_folder(data_dir));
-    // The folder is there whole or not at all.
+    // The folder is there whole or not at all, unless somebody took the large part away.
+    let installed =
+        || search::library_in(&cuda_library_folder(data_dir)).filter(|_| destination.join("nvidia").is_dir());
     if let Some(library) = installed() {
         return Ok(done(library, false));
     }

@@ -251,7 +251,7 @@ fn a_wheel_that_is_not_the_pinned_one_leaves_nothing_behind() {
     stand.build.wheels[7].sha256 = "00";
     let error = stand.install().unwrap_err().to_string();
     assert!(error.contains("sha256 of the wheel is "), "{error}");
-    assert_eq!(stand.files(), [String::new(); 0]);
+    assert!(stand.files().is_empty(), "{:?}", stand.files());
     // A later run begins anew.
     stand.build.wheels[7].sha256 = Stand::new().build.wheels[7].sha256;
     assert!(stand.install().unwrap().fetched);
