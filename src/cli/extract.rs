@@ -202,7 +202,7 @@ impl FeatureArguments {
 pub(super) enum DecodeArgument {
     /// All pixels, as torchvision does
     Exact,
-    /// Those of 12 megapixels and more at a half to an eighth of their size: several times faster
+    /// Of JPEGs far larger than the crop a half to an eighth of the size, never below twice what is needed
     Fast,
 }
 
