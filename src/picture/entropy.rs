@@ -314,3 +314,45 @@ fn extend(value: u32, size: u32) -> i32 {
         value as i32
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Codes `0` for sixteen zeros, `10` for the end of the block, `110` for a coefficient of one bit.
+    fn short_codes() -> Huffman {
+        let counts = [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        Huffman::new(&counts, &[0xf0, 0x00, 0x01], Code::Ac).unwrap()
+    }
+
+    #[test]
+    fn what_is_passed_over_together_is_what_the_codes_say_one_by_one() {
+        let huffman = short_codes();
+        let mut ended = 0;
+        for first in 0..1_u32 << SKIP {
+            let passed = huffman.passed[first as usize];
+            if passed.bits() == 0 {
+                assert_eq!(passed.coefficients(), Passed::UNKNOWN.coefficients());
+                continue;
+            }
+            // The same bits, read as a person would.
+            let bit = |at: u32| first >> (SKIP - 1 - at) & 1;
+            let (mut at, mut coefficients, mut ends) = (0, 0, false);
+            while at < passed.bits() {
+                assert!(!ends, "{first:b}: nothing is passed behind the end");
+                match (bit(at), at + 1 < SKIP && bit(at + 1) == 1) {
+                    (0, _) => (at, coefficients) = (at + 1, coefficients + 16),
+                    (_, false) => (at, ends) = (at + 2, true),
+                    (_, true) => (at, coefficients) = (at + 4, coefficients + 1),
+                }
+            }
+            assert_eq!(at, passed.bits(), "{first:b}: whole codes");
+            assert!(coefficients < COEFFICIENTS, "{first:b}: more than a block holds");
+            let expected = coefficients + if ends { COEFFICIENTS } else { 0 };
+            assert_eq!(passed.coefficients(), expected, "{first:b}");
+            ended += usize::from(ends);
+        }
+        assert!(ended > 1000, "{ended}");
+    }
+}
