@@ -276,6 +276,24 @@ mod tests {
     }
 
     #[test]
+    fn options_are_told_as_they_are_given_and_those_by_default_not_at_all() {
+        assert_eq!(FeatureOptions::default().arguments(), "");
+        let options = FeatureOptions {
+            exif: Exif::Ignore,
+            decode: Decode::Fast,
+            precision: Precision::Int8,
+        };
+        assert_eq!(options.arguments(), " --exif ignore --decode fast --precision int8");
+        let transform = Transform {
+            exif: options.exif,
+            decode: options.decode,
+            ..Transform::default()
+        };
+        let description = SpaceDescription::new(&"5e".repeat(32), "features", transform, options.precision);
+        assert_eq!(description.options(), options);
+    }
+
+    #[test]
     fn a_description_reads_back_to_the_same_space() {
         let description = description();
         let space = description.space();

@@ -150,6 +150,13 @@ fn restart_markers_change_nothing() {
         let mut wrong = with.clone();
         wrong[marker(&with).unwrap() + 1] = 0xd2;
         assert!(ours(&wrong, 2).is_none());
+        // An interval that has lost its last bytes, be it in the middle of a row of blocks.
+        let is_marker = |at: &usize| with[*at] == 0xff && matches!(with[at + 1], 0xd0..=0xd7);
+        let scan = with.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        for at in (scan..with.len() - 1).filter(is_marker) {
+            let short = [&with[..at - 2], &with[at..]].concat();
+            assert!(ours(&short, 2).is_none(), "{name}: short before {at}");
+        }
     }
 }
 
