@@ -34,7 +34,7 @@ pub(crate) struct Asked<'a> {
     /// Its number in the supply.
     pub(crate) index: usize,
     pub(crate) content: &'a [u8; 32],
-    /// [`Work::random_views`].
+    /// Whether random views of it are wanted, besides the plain one.
     pub(crate) random_views: bool,
 }
 
